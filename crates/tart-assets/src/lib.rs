@@ -1,0 +1,1 @@
+//! Guest kernel, initramfs, helper disk and default image: built, verified, cached by content.

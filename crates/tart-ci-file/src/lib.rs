@@ -1,0 +1,1 @@
+//! Evaluates a local .gitlab-ci.yml into jobs.

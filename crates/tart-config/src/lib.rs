@@ -1,0 +1,1 @@
+//! config.toml: the official runner's keys plus [runners.microvm], strictly checked.

@@ -1,0 +1,1 @@
+//! Client of the GitLab runner API: registration, job requests, updates, traces.

@@ -1,0 +1,1 @@
+//! What a job means, without doing it: variables, expansion, masking, stage scripts.

@@ -1,0 +1,1 @@
+//! How a job's guest reaches the network: plans and host-side relays.

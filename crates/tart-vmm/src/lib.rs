@@ -1,0 +1,1 @@
+//! Virtual machine drivers behind one trait.

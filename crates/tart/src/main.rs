@@ -1,0 +1,2 @@
+//! The `tart` command.
+fn main() {}
