@@ -1,0 +1,10 @@
+//! The test server, driven by a plain HTTP client and by real git.
+
+mod artifacts;
+mod client;
+mod faults;
+mod git;
+mod jobs;
+mod runners;
+mod tls;
+mod trace;
