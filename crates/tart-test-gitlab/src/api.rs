@@ -114,13 +114,14 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
             uri: parts.uri.clone(),
             headers: parts.headers.clone(),
             body: recorded,
+            answered_at: None,
             status: None,
         });
         state.requests.len() - 1
     });
     let connection = parts.extensions.remove::<Connection>();
     let fault = endpoint.and_then(|endpoint| shared.faults.take(endpoint));
-    let request = Request::from_parts(parts, body);
+    let mut request = Request::from_parts(parts, body);
     let handle = |request| next.run(request);
     let response = match fault {
         None => handle(request).await,
@@ -145,6 +146,7 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
         }
         Some(Fault::ResetMidBody) => answer::reset_mid_body(handle(request).await, connection).await,
         Some(fault) => {
+            answer::drain(std::mem::take(request.body_mut())).await;
             if matches!((&fault, endpoint), (Fault::Status(412), Some(Endpoint::FinalUpdate))) {
                 shared.update(|state| {
                     if let Some(job) = job_id.and_then(|id| state.jobs.get_mut(&id)) {
@@ -159,6 +161,7 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
     let status = response.status().as_u16();
     shared.update(|state| {
         if let Some(request) = state.requests.get_mut(index) {
+            request.answered_at = Some(std::time::SystemTime::now());
             request.status = Some(status);
         }
     });

@@ -25,6 +25,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body; empty for uploads and git, which are streamed.
     pub body: Bytes,
+    /// When the head of the answer was ready; `None` as long as [`Self::status`] is.
+    pub answered_at: Option<SystemTime>,
     /// The status of the answer; `None` while there is none, and for ever if the connection was cut.
     pub status: Option<u16>,
 }

@@ -9,6 +9,23 @@
 //! in [`TestGitlab::violations`]; a test ends with [`TestGitlab::assert_no_violations`]. What goes wrong
 //! in real life is requested with [`TestGitlab::faults`]. Tests wait for events with
 //! [`JobHandle::wait_finished`] and its kin, which never poll and always have a deadline.
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use tart_test_gitlab::{Endpoint, Fault, JobSpec, JobState, RunnerOptions, TestGitlab};
+//! # async fn example() {
+//! let server = TestGitlab::start().await;
+//! let runner = server.add_runner(RunnerOptions::default());
+//! let project = server.create_project("group/app").await;
+//! project.commit_file("hello.txt", "hello\n").await;
+//! server.faults().next(Endpoint::Trace, Fault::Status(503));
+//! let job = server.enqueue(JobSpec::of(&project, ["cat hello.txt"]).image("alpine")).await;
+//! // Start a runner with `server.url()` and `runner.token()`, then:
+//! job.wait_log_contains("hello", Duration::from_secs(60)).await;
+//! assert_eq!(job.wait_finished(Duration::from_secs(60)).await, JobState::Success);
+//! server.assert_no_violations();
+//! # }
+//! ```
 
 mod api;
 mod connection;

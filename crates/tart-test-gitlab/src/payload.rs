@@ -83,6 +83,11 @@ pub(crate) fn payload(
         "hooks": spec.hooks,
         "policy_options": null,
     });
+    if spec.fields.contains_key("run")
+        && let Some(body) = body.as_object_mut()
+    {
+        body.remove("steps");
+    }
     for (key, value) in &spec.fields {
         match (body.get_mut(key).and_then(Value::as_object_mut), value) {
             (Some(sent), Value::Object(fields)) => {

@@ -1,5 +1,6 @@
 //! The server as a test sees it.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -64,16 +65,26 @@ impl TestGitlab {
         let storage = TcpListener::bind(storage_address).await?;
         let root = tempfile::Builder::new().prefix("tart-test-gitlab-").tempdir()?;
 
-        let host = options.external_host.unwrap_or_else(|| options.bind.ip().to_string());
+        let address = match options.bind.ip() {
+            ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ip => ip,
+        };
+        let local = address.to_string();
+        let host = options.external_host.unwrap_or_else(|| local.clone());
         // Certificates name an IPv6 address without the brackets a URL needs.
-        let names = vec![host.trim_matches(['[', ']']).to_owned(), "localhost".into()];
+        let host = host.trim_matches(['[', ']']).to_owned();
+        let names = vec![host.clone(), local.clone(), "localhost".into()];
         let tls = options.tls.then(|| Tls::new(names, options.require_client_certificate));
         let scheme = if options.tls { "https" } else { "http" };
-        let url_host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
-        let url = |port: u16| format!("{scheme}://{url_host}:{port}");
+        let url = |host: &str, port: u16| match host.contains(':') {
+            true => format!("{scheme}://[{host}]:{port}"),
+            false => format!("{scheme}://{host}:{port}"),
+        };
+        let port = listener.local_addr()?.port();
         let settings = Settings {
-            url: url(listener.local_addr()?.port()),
-            storage_url: url(storage.local_addr()?.port()),
+            url: url(&host, port),
+            local_url: url(&local, port),
+            storage_url: url(&host, storage.local_addr()?.port()),
             registration_token: format!("GR1348941{}", &random_hex()[..20]),
             private_token: format!("glpat-{}", &random_hex()[..20]),
             long_poll: options.long_poll,
@@ -109,6 +120,12 @@ impl TestGitlab {
     /// The URL a runner is configured with, without a trailing slash.
     pub fn url(&self) -> &str {
         &self.shared.settings.url
+    }
+
+    /// The same server by the address it listens at, for clients on this machine when jobs need
+    /// [`Options::external_host`].
+    pub fn local_url(&self) -> &str {
+        &self.shared.settings.local_url
     }
 
     /// The origin direct downloads are redirected to.

@@ -97,6 +97,8 @@ impl Options {
 pub(crate) struct Settings {
     /// Scheme, host and port, without a trailing slash.
     pub(crate) url: String,
+    /// The same by the address it listens at.
+    pub(crate) local_url: String,
     /// The origin of stored artifacts: the same host at another port.
     pub(crate) storage_url: String,
     pub(crate) registration_token: String,

@@ -8,6 +8,28 @@ pub use self::parts::{Artifacts, Cache, Image, Variable};
 use crate::git::ProjectHandle;
 use crate::job::JobHandle;
 
+/// The fields of the payload a job from JSON may set.
+const FIELDS: [&str; 18] = [
+    "allow_git_fetch",
+    "artifacts",
+    "cache",
+    "credentials",
+    "dependencies",
+    "features",
+    "git_info",
+    "hooks",
+    "image",
+    "inputs",
+    "job_info",
+    "policy_options",
+    "run",
+    "runner_info",
+    "secrets",
+    "services",
+    "steps",
+    "suspend_options",
+];
+
 /// What a job builds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -106,7 +128,7 @@ impl JobSpec {
     /// added to the predefined ones and `tag_list` chooses runners.
     ///
     /// # Errors
-    /// When a field has a shape this server cannot merge.
+    /// When a field is not one of the payload, or has a shape this server cannot merge.
     pub fn from_json(value: Value) -> Result<Self, String> {
         let Value::Object(mut fields) = value else {
             return Err("a job is a JSON object with fields of the job payload".into());
@@ -128,6 +150,10 @@ impl JobSpec {
         }
         if let Some(name) = fields.remove("name") {
             spec.name = name.as_str().ok_or("`name` must be a string")?.into();
+        }
+        if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
+            let known = FIELDS.join("`, `");
+            return Err(format!("`{unknown}` is not `name`, `tag_list`, `variables`, `{known}`"));
         }
         spec.fields = fields;
         Ok(spec)

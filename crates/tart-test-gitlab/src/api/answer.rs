@@ -152,6 +152,13 @@ fn status_message(code: u16) -> Response {
     message(status, &format!("{code} injected fault"))
 }
 
+/// Reads what nobody wants: a connection closed on unread data is reset, and the client may not see the
+/// answer.
+pub(crate) async fn drain(body: Body) {
+    let mut chunks = body.into_data_stream();
+    while let Some(Ok(_)) = chunks.next().await {}
+}
+
 /// The date form of HTTP headers.
 fn http_date(at: SystemTime) -> String {
     let at = jiff::Timestamp::try_from(at).expect("the clock is near the present");

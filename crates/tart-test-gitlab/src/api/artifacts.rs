@@ -9,7 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 
-use crate::api::answer::{Outcome, Refusal, finish, forbidden, job_headers, message, violation};
+use crate::api::answer::{Outcome, Refusal, drain, finish, forbidden, job_headers, message, violation};
 use crate::api::call::{Call, JOB_TOKEN, query, what};
 use crate::api::update::{authorize, job_token};
 use crate::job::{Artifact, Job};
@@ -41,9 +41,11 @@ async fn try_upload(shared: &Shared, id: u64, request: Request) -> Outcome {
     problems.media_type(request.headers(), "multipart/form-data");
     let token = job_token(&mut problems, request.headers());
     let mut parameters = query(&mut problems, request.uri().query(), &PARAMETERS);
-    refuse(problems)?;
-    // As the proxy of a real server does: no byte is read for a job that may not upload.
-    shared.update(|state| check_active(state, id, &token))?;
+    let allowed = refuse(problems).and_then(|()| shared.update(|state| check_active(state, id, &token)));
+    if let Err(refusal) = allowed {
+        drain(request.into_body()).await;
+        return Err(refusal);
+    }
 
     let mut problems = Problems::default();
     let form = Multipart::from_request(request, &()).await;

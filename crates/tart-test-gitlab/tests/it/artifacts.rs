@@ -3,7 +3,7 @@
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
-use tart_test_gitlab::{Artifacts, JobSpec, Options, RunnerOptions, TestGitlab};
+use tart_test_gitlab::{Artifacts, Endpoint, Fault, JobSpec, Options, RunnerOptions, TestGitlab};
 
 use crate::client::{Client, header, http_client, send, server_with, text};
 
@@ -57,6 +57,19 @@ async fn too_much_is_answered_413_and_an_ended_job_403() {
     job.abort();
     let answer = send(upload(&client, &taken, ARCHIVE, file("a.zip", ZIP))).await;
     assert_eq!((answer.status().as_u16(), header(&answer, "job-status")), (403, Some("canceled")));
+    server.assert_no_violations();
+}
+
+#[tokio::test]
+async fn a_fault_of_a_big_upload_is_seen_by_its_client() {
+    let spec = JobSpec::script(["true"]).artifacts(Artifacts::paths(["out"]));
+    let (server, client, job) = server_with(spec).await;
+    let taken = client.take_job().await;
+    let big = [ZIP, &vec![0; 20_000_000]].concat();
+    server.faults().next(Endpoint::UploadArtifacts, Fault::Status(503));
+    assert_eq!(send(upload(&client, &taken, ARCHIVE, file("a.zip", &big))).await.status(), 503);
+    assert_eq!(send(upload(&client, &taken, ARCHIVE, file("a.zip", &big))).await.status(), 201);
+    assert_eq!(job.artifacts()[0].content.len(), big.len());
     server.assert_no_violations();
 }
 

@@ -57,6 +57,10 @@ impl Client {
         Self { http: http_client(), url: url.into(), token: token.into() }
     }
 
+    pub(crate) fn with_http(self, http: reqwest::Client) -> Self {
+        Self { http, ..self }
+    }
+
     pub(crate) fn call(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("{}/api/v4/{path}", self.url))

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tart_test_gitlab::{
     Endpoint, Fault, JobSpec, JobState, Options, ProjectHandle, RunnerOptions, TestGitlab,
 };
 use tempfile::TempDir;
 
-use crate::client::{Client, header, text};
+use crate::client::{Client, body, header, send, text};
 
 /// Runs git in a directory, without any configuration of the machine.
 async fn git(directory: &Path, arguments: &[&str]) -> Output {
@@ -272,6 +272,26 @@ async fn lfs_objects_are_downloaded() {
     assert_eq!(std::fs::read(scene.path().join("app/big.bin")).expect("the file"), content);
     let lfs = scene.server.requests().into_iter().filter(|request| request.endpoint == Some(Endpoint::Lfs));
     assert_eq!(lfs.count(), 2);
+}
+
+#[tokio::test]
+async fn lfs_objects_that_are_not_there_are_said_to_be_missing() {
+    let scene = scene().await;
+    scene.project.make_public();
+    let known = scene.project.lfs_pointer(b"known");
+    let known = known.split(['\n', ':']).find(|word| word.len() == 64).expect("an object");
+    let oids = [known, &"0".repeat(64), "../../config"];
+    let objects: Vec<Value> = oids.iter().map(|oid| json!({ "oid": oid, "size": 5 })).collect();
+    let batch = |operation: &str| {
+        reqwest::Client::new()
+            .post(format!("{}/info/lfs/objects/batch", scene.project.url()))
+            .body(json!({ "operation": operation, "objects": objects }).to_string())
+    };
+    let answer = body(send(batch("download")).await).await;
+    assert!(answer["objects"][0]["actions"]["download"]["href"].is_string());
+    assert_eq!(answer["objects"][1]["error"]["code"], 404);
+    assert_eq!(answer["objects"][2]["error"]["code"], 404);
+    assert_eq!(send(batch("upload")).await.status(), 403);
 }
 
 #[tokio::test]

@@ -342,6 +342,24 @@ async fn the_interactive_session_is_kept() {
 }
 
 #[tokio::test]
+async fn a_job_with_run_has_no_steps() {
+    let spec = JobSpec::script(["true"]).field("run", json!("[]"));
+    let (_server, client, _job) = server_with(spec).await;
+    let taken = client.take_job().await;
+    assert_eq!((&taken["run"], taken.get("steps")), (&json!("[]"), None));
+}
+
+#[tokio::test]
+async fn jobs_see_the_external_host_and_clients_here_the_local_one() {
+    let server = TestGitlab::start_with(Options::default().external_host("10.0.2.2")).await;
+    let runner = server.add_runner(RunnerOptions::default());
+    server.enqueue(JobSpec::script(["true"])).await;
+    let taken = Client::at(server.local_url(), &runner.token()).take_job().await;
+    assert!(server.url().starts_with("http://10.0.2.2:"));
+    assert!(text(&taken["git_info"]["repo_url"]).contains("@10.0.2.2:"));
+}
+
+#[tokio::test]
 async fn a_job_from_json_replaces_fields_and_adds_variables() {
     let spec = JobSpec::from_json(json!({
         "name": "custom",
@@ -358,4 +376,6 @@ async fn a_job_from_json_replaces_fields_and_adds_variables() {
     assert_eq!(text(&last["key"]), "A");
     JobSpec::from_json(json!([])).expect_err("not an object");
     JobSpec::from_json(json!({ "variables": [{}] })).expect_err("no key");
+    let error = JobSpec::from_json(json!({ "step": [] })).expect_err("a typing error");
+    assert!(error.starts_with("`step` is not `name`"), "{error}");
 }
