@@ -147,3 +147,25 @@ async fn a_redirection_names_its_target() {
     let answer = client.request_job().await;
     assert_eq!((answer.status().as_u16(), header(&answer, "location")), (307, Some(&*target)));
 }
+
+#[tokio::test]
+async fn shutdown_waits_for_the_answers_under_way() {
+    let (server, client, _job) = server_with(JobSpec::script(["true"])).await;
+    let taken = client.take_job().await;
+    let gate = server.faults().hold(Endpoint::Trace);
+    let sender = client.clone();
+    let sending = tokio::spawn(async move { sender.append(&taken, 0, b"last words").await });
+    gate.arrived(1, SOON).await;
+    let release = async {
+        // The connections run in this thread too: now each of them has seen that the end is near.
+        for _ in 0..16 {
+            tokio::task::yield_now().await;
+        }
+        gate.release();
+        sending.await.expect("no panic")
+    };
+    let ((), answer) = tokio::join!(server.shutdown(SOON), release);
+    assert_eq!(answer.status(), 202);
+    let demand = client.json(reqwest::Method::POST, "jobs/request", &client.demand());
+    demand.send().await.expect_err("nobody listens");
+}
