@@ -228,9 +228,10 @@ impl TestGitlab {
         .await
     }
 
-    async fn create_job(&self, spec: JobSpec, prepare: impl FnOnce(&mut Job)) -> JobHandle {
-        let project = match &spec.project {
-            Some(project) => project.clone(),
+    async fn create_job(&self, mut spec: JobSpec, prepare: impl FnOnce(&mut Job)) -> JobHandle {
+        // Taken out, as a handle inside the state would keep the state, and its directory, for ever.
+        let project = match spec.project.take() {
+            Some(project) => project,
             None => self.default_project().await,
         };
         let (id, pipeline_id) = self.shared.update(|state| (state.next_id(), state.next_id()));

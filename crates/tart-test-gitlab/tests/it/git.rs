@@ -9,7 +9,7 @@ use tart_test_gitlab::{
 };
 use tempfile::TempDir;
 
-use crate::client::{Client, body, header, send, text};
+use crate::client::{Client, SOON, body, header, send, text};
 
 /// Runs git in a directory, without any configuration of the machine.
 async fn git(directory: &Path, arguments: &[&str]) -> Output {
@@ -322,4 +322,17 @@ async fn git_meets_faults_too() {
         scene.server.job(taken["id"].as_u64().expect("a number")).expect("it").state(),
         JobState::Running
     );
+}
+
+#[tokio::test]
+async fn the_repositories_are_gone_with_the_server() {
+    let scene = scene().await;
+    scene.project.commit_file("a", "1").await;
+    scene.run(JobSpec::of(&scene.project, ["true"])).await;
+    let repository = scene.project.repository().to_owned();
+    let Scene { server, project, .. } = scene;
+    assert!(repository.is_dir());
+    drop(project);
+    server.shutdown(SOON).await;
+    assert!(!repository.exists());
 }
