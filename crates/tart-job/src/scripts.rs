@@ -1,0 +1,30 @@
+//! The texts of the stage scripts.
+//!
+//! A script is a file on the guest's tmpfs that a shell reads; its variables are the process's environment, so no
+//! value of a variable is ever part of a script. The text is POSIX shell: the same script runs with bash, dash and
+//! busybox. Stages of the helper tree have git and coreutils; the job's tree may have nothing but a shell.
+
+mod housekeeping;
+mod sources;
+mod submodules;
+mod user;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use housekeeping::{cleanup, clear_worktree, prepare};
+pub use sources::{Sources, SourcesError, get_sources};
+pub use user::{Commands, ScriptOptions, SectionPrefix, user_script};
+pub use writer::quote;
+
+/// Where to look for the job's shell, best first.
+pub const SHELL_CANDIDATES: [&str; 7] = [
+    "/usr/local/bin/bash",
+    "/usr/bin/bash",
+    "/bin/bash",
+    "/usr/local/bin/sh",
+    "/usr/bin/sh",
+    "/bin/sh",
+    "/busybox/sh",
+];
