@@ -2,6 +2,7 @@
 
 pub mod dirs;
 pub mod flags;
+pub mod git;
 pub mod literal;
 pub mod log;
 pub mod mask;

@@ -214,16 +214,21 @@ fn clean_repository(script: &mut Script, sources: &Sources<'_>) {
     } else {
         "[core]\n\trepositoryformatversion = 0\n"
     };
-    let blank = format!("{}/git-blank-config", sources.dirs.temp_dir);
-    script.run(["mkdir", "-p", &sources.dirs.temp_dir]);
-    script.line(&format!("printf %s {} > {}", quote(config), quote(&blank)));
     script.line("rm -rf -- .git/hooks .git/config");
-    script.run(["cp", "--", &blank, ".git/config"]);
+    script.line(&format!("printf %s {} > .git/config", quote(config)));
     if modules {
+        // `git submodule sync` restores the address of a submodule, but not what is fetched from it.
+        let config = format!("{config}[remote \"origin\"]\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n");
+        let blank = format!("{}/git-module-config", sources.dirs.temp_dir);
+        let outside_refs = "! -path '*/refs/*' ! -path '*/logs/*'";
         script.line("if [ -d .git/modules ]; then");
-        script.line("  find .git/modules -depth -type d -name hooks ! -path '*/refs/*' ! -path '*/logs/*' -exec rm -rf -- {} +");
+        script.run(["mkdir", "-p", &sources.dirs.temp_dir]);
+        script.line(&format!("printf %s {} > {}", quote(&config), quote(&blank)));
         script.line(&format!(
-            "  find .git/modules -type f -name config ! -path '*/refs/*' ! -path '*/logs/*' -exec cp -- {} {{}} \\;",
+            "find .git/modules -depth -type d -name hooks {outside_refs} -exec rm -rf -- {{}} +"
+        ));
+        script.line(&format!(
+            "find .git/modules -type f -name config {outside_refs} -exec cp -- {} {{}} \\;",
             quote(&blank)
         ));
         script.line("fi");
