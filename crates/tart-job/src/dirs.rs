@@ -1,5 +1,7 @@
 //! Where a job's files are, and what its VM is called.
 
+use std::fmt;
+
 /// Why a job has no directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DirsError {
@@ -27,8 +29,8 @@ pub enum DirsError {
     },
 }
 
-/// What the directories depend on.
-#[derive(Debug, Clone, Copy)]
+/// What the directories depend on. `Debug` does not show the URL, for it holds credentials.
+#[derive(Clone, Copy)]
 pub struct DirsRequest<'a> {
     /// `git_info.repo_url`.
     pub repo_url: &'a str,
@@ -46,6 +48,16 @@ pub struct DirsRequest<'a> {
     pub clone_path_allowed: bool,
     /// The git strategy is `empty`.
     pub empty_strategy: bool,
+}
+
+impl fmt::Debug for DirsRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirsRequest")
+            .field("project_id", &self.project_id)
+            .field("builds_dir", &self.builds_dir)
+            .field("clone_path", &self.clone_path)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A job's directories: absolute paths in the guest, without a trailing slash.

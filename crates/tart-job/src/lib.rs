@@ -10,3 +10,5 @@ pub mod scripts;
 pub mod sections;
 pub mod settings;
 pub mod timestamps;
+
+pub use log::{Level, LogPipeline};

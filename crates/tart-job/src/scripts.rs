@@ -28,3 +28,7 @@ pub const SHELL_CANDIDATES: [&str; 7] = [
     "/bin/sh",
     "/busybox/sh",
 ];
+
+/// Names of variables that are about files of the job's image, and mean nothing in the helper tree.
+pub(crate) const JOB_TREE_NAMES: [&str; 6] =
+    ["PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "ENV"];

@@ -1,12 +1,14 @@
 //! Git's configuration for one job, as environment variables.
 
+use std::fmt;
+
 use super::remote::{Remote, SshAddress};
 
 /// The variable that holds the password where `CI_JOB_TOKEN` does not.
 const PASSWORD_VARIABLE: &str = "TART_GIT_PASSWORD";
 
-/// What every git of the job is told, in both trees.
-#[derive(Debug, Clone, Copy)]
+/// What every git of the job is told, in both trees. `Debug` does not show the token.
+#[derive(Clone, Copy)]
 pub struct GitConfigRequest<'a> {
     /// The repository and its credentials.
     pub remote: &'a Remote,
@@ -20,11 +22,24 @@ pub struct GitConfigRequest<'a> {
     pub key_file: Option<&'a str>,
 }
 
-/// Keys and values, in order; a key may occur more than once.
-#[derive(Debug, Clone, Default)]
+/// Keys and values, in order; a key may occur more than once. `Debug` shows keys only.
+#[derive(Clone, Default)]
 pub struct GitConfig {
     entries: Vec<(String, String)>,
+    /// Variables that entries refer to.
     variables: Vec<(String, String)>,
+}
+
+impl fmt::Debug for GitConfigRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GitConfigRequest").field("remote", self.remote).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for GitConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.entries.iter().map(|(key, _)| key)).finish()
+    }
 }
 
 impl GitConfig {
@@ -175,6 +190,7 @@ mod tests {
         let remote = remote("https://some%27user:t0ken@gitlab.example.com/g/p.git");
         let config = GitConfig::new(&request(&remote, "another"));
         let credentials = Some(("some'user".to_owned(), "t0ken".to_owned()));
+        assert!(!format!("{config:?}").contains("t0ken"));
         assert_eq!(fill(&config, "another", "https://gitlab.example.com/g/p.git"), credentials);
     }
 

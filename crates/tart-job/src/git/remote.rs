@@ -15,8 +15,8 @@ pub enum RemoteError {
     CloneUrl(String),
 }
 
-/// What the address depends on.
-#[derive(Debug, Clone, Copy)]
+/// What the address depends on. `Debug` does not show it, for it holds credentials.
+#[derive(Clone, Copy)]
 pub struct RemoteRequest<'a> {
     /// `git_info.repo_url`, with its credentials.
     pub repo_url: &'a str,
@@ -72,7 +72,7 @@ impl Remote {
             servers.extend(server(&url).filter(|server| !servers.contains(server)));
         }
         Ok(Self {
-            url: remote.map_or_else(|| request.repo_url.to_owned(), without_credentials),
+            url: remote.map_or_else(|| without_user_information(request.repo_url), without_credentials),
             username: username.unwrap_or_else(|| JOB_USER.to_owned()),
             password: password.unwrap_or_else(|| request.job_token.to_owned()),
             servers,
@@ -100,6 +100,18 @@ fn without_credentials(mut url: Url) -> String {
     url.into()
 }
 
+/// The same for what looks like a URL and is none, so that git's complaint about it does not show a token.
+fn without_user_information(text: &str) -> String {
+    match text.split_once("://") {
+        Some((scheme, rest)) => {
+            let authority = rest.find('/').unwrap_or(rest.len());
+            let host = rest[..authority].rfind('@').map_or(0, |at| at + 1);
+            format!("{scheme}://{}", &rest[host..])
+        }
+        None => text.to_owned(),
+    }
+}
+
 fn server(url: &Url) -> Option<String> {
     let host = url.host_str().filter(|_| is_http(url))?;
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
@@ -118,6 +130,12 @@ fn decoded(text: &str) -> String {
         .next()
         .map(|(_, value)| value.into_owned())
         .unwrap_or_default()
+}
+
+impl fmt::Debug for RemoteRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteRequest").field("project_path", &self.project_path).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Remote {
@@ -176,6 +194,14 @@ mod tests {
             at("internal").expect_err("no URL"),
             @"`clone_url` is not a URL: relative URL without a base; correct it in config.toml"
         );
+    }
+
+    #[test]
+    fn not_even_a_broken_url_keeps_its_credentials() {
+        let request = RemoteRequest { repo_url: "https://gitlab-ci-token:t0ken@bad host/p.git", ..REQUEST };
+        let remote = Remote::new(&request).expect("good request");
+        assert_eq!(remote.url, "https://bad host/p.git");
+        assert!(!format!("{request:?}").contains("t0ken"));
     }
 
     #[test]

@@ -1,14 +1,11 @@
 //! The `get_sources` stage.
 
+use super::JOB_TREE_NAMES;
 use super::submodules;
 use super::user::{Commands, ScriptOptions, SectionPrefix, write_commands};
 use super::writer::{Script, command, quote};
 use crate::dirs::JobDirs;
 use crate::settings::{GitSettings, GitStrategy, SubmoduleStrategy};
-
-/// Names the helper tree resolves itself; the job's values are about files of the job's image.
-pub(crate) const HELPER_OWN_NAMES: [&str; 6] =
-    ["PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "ENV"];
 
 const STALE_LOCKS: [&str; 4] = ["index.lock", "shallow.lock", "HEAD.lock", "config.lock"];
 
@@ -73,7 +70,7 @@ pub struct Sources<'a> {
 pub fn get_sources(sources: &Sources<'_>) -> Result<String, SourcesError> {
     let build_dir = sources.dirs.build_dir.as_str();
     let mut script = Script::new(sources.options.debug_trace);
-    script.load_gitlab_env(&HELPER_OWN_NAMES);
+    script.load_gitlab_env(&JOB_TREE_NAMES);
     script.run(["mkdir", "-p", &sources.dirs.builds_dir]);
     script.run(["cd", &sources.dirs.builds_dir]);
     match sources.git.strategy {

@@ -59,6 +59,10 @@ pub(super) fn update(script: &mut Script, sources: &Sources<'_>) -> Result<(), S
     script.line(&update);
     script.line(&reset);
     script.line("fi");
+    if recursive.is_some() {
+        // In a kept directory whose configuration was reset, inner submodules are only known from the update on.
+        script.line(&with_paths(sources, ["git", "submodule", "--quiet", "sync", "--recursive"]));
+    }
     if let Some(clean) = &clean {
         script.line(clean);
     }

@@ -87,7 +87,11 @@ impl VariableSet {
 
     /// The variables that count, in order.
     pub fn effective(&self) -> impl Iterator<Item = &JobVariable> {
-        self.entries.iter().enumerate().filter(|(at, entry)| self.last.get(&entry.key) == Some(at)).map(|(_, e)| e)
+        self.entries
+            .iter()
+            .enumerate()
+            .filter(|(at, entry)| self.last.get(&entry.key) == Some(at))
+            .map(|(_, e)| e)
     }
 
     /// The last variable of a name.

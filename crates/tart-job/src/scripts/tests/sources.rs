@@ -352,3 +352,31 @@ fn what_git_would_take_for_an_option_is_refused() {
     project.sha = "-x".into();
     assert!(matches!(project.script(), Err(SourcesError::Unusable { what: "commit", .. })));
 }
+
+#[test]
+fn lfs_objects_are_fetched_unless_the_job_does_not_want_them() {
+    let mut project = Project::new();
+    let origin = project.guest.file("origin");
+    let lfs = ["filter.lfs.clean=git-lfs clean -- %f", "filter.lfs.smudge=git-lfs smudge -- %f"];
+    let commit = |arguments: &[&str]| {
+        let configured: Vec<&str> =
+            lfs.iter().flat_map(|entry| ["-c", entry]).chain(arguments.iter().copied()).collect();
+        git(&origin, &configured)
+    };
+    project.guest.write("origin/.gitattributes", "*.bin filter=lfs -text\n");
+    project.guest.write("origin/large.bin", "large content");
+    commit(&["add", "."]);
+    commit(&["commit", "-q", "-m", "large"]);
+    git(&origin, &["update-ref", "refs/pipelines/5", "HEAD"]);
+    project.sha = git(&origin, &["rev-parse", "HEAD"]);
+
+    project.settings = settings(&[("GIT_LFS_SKIP_SMUDGE", "true")]);
+    project.guest.set("GIT_LFS_SKIP_SMUDGE", "true");
+    project.run_well();
+    assert!(project.content("large.bin").is_some_and(|text| text.starts_with("version https://git-lfs")));
+
+    project.settings = settings(&[]);
+    project.guest.set("GIT_LFS_SKIP_SMUDGE", "");
+    project.run_well();
+    assert_eq!(project.content("large.bin").as_deref(), Some("large content"));
+}

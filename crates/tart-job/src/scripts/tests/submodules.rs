@@ -1,4 +1,5 @@
 use super::sources::{Project, git, settings};
+use crate::git::GitConfig;
 use crate::scripts::SourcesError;
 
 /// A project with the submodules `lib` (relative address) and `tool`; `lib` has the submodule `deep`.
@@ -82,6 +83,8 @@ fn a_second_job_in_the_same_directory_finds_clean_submodules() {
     assert_eq!(project.content("lib/name").as_deref(), Some("lib"));
     assert_eq!(project.content("lib/deep/name").as_deref(), Some("deep"));
     assert_eq!(project.content("lib/left-over"), None);
+    let deep = git(&project.built().join("lib/deep"), &["remote", "get-url", "origin"]);
+    assert_eq!(deep, format!("file://{}/deep", project.guest.path().display()));
     assert!(!project.guest.file("pwned").exists());
 }
 
@@ -119,4 +122,19 @@ fn settings_that_cannot_be_followed_are_named() {
     project.settings =
         settings(&[("GIT_SUBMODULE_STRATEGY", "normal"), ("GIT_SUBMODULE_PATHS", ":(exclude) tool")]);
     assert_eq!(project.script(), Err(SourcesError::SubmodulePaths));
+}
+
+#[test]
+fn the_environments_configuration_reaches_git_in_submodules() {
+    let mut project = project(&[("GIT_SUBMODULE_STRATEGY", "recursive")]);
+    let mut config = GitConfig::default();
+    config.push("protocol.file.allow", "always");
+    config.push("credential.https://gitlab.example.com.helper", "!the-helper");
+    for (key, value) in config.environment(0) {
+        project.guest.set(&key, &value);
+    }
+    let ask = "git config --get-urlmatch credential.helper https://gitlab.example.com/any/path.git";
+    project.after = vec![format!("git submodule --quiet foreach --recursive '{ask}'")];
+    let ran = project.run_well();
+    assert_eq!(ran.stdout.matches("\n!the-helper").count(), 3, "{}", ran.stdout);
 }
