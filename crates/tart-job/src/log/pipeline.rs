@@ -166,6 +166,8 @@ impl<S: FnMut(&[u8]), C: FnMut() -> Timestamp> fmt::Debug for LogPipeline<S, C> 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const OUT: Source = Source::Build(Channel::Stdout);
@@ -243,5 +245,40 @@ mod tests {
             log.write(Source::Service(255, Channel::Stderr), b"down\n");
         });
         assert_eq!(text, "2026-09-21T14:13:20.000000Z 0fO up\n2026-09-21T14:13:20.000000Z ffE down\n");
+    }
+
+    proptest! {
+        #[test]
+        fn interleaved_streams_stay_whole_and_masked(
+            writes in prop::collection::vec((0..4_usize, "[hunter2\n\r x]{0,12}|hunter2|hun|ter2\n"), 0..24),
+        ) {
+            let sources = [Source::Runner, OUT, ERR, Source::Service(2, Channel::Stdout)];
+            let ids = ["00O", "01O", "01E", "11O"];
+            let text = log(options(true, true), |log| {
+                for (source, bytes) in &writes {
+                    log.write(sources[*source], bytes.as_bytes());
+                }
+            });
+            prop_assert!(text.is_empty() || text.ends_with('\n'));
+            prop_assert!(!text.contains("hunter2"));
+            let mut written = vec![String::new(); ids.len()];
+            for entry in text.split_terminator('\n') {
+                prop_assert!(entry.starts_with("2026-09-21T14:13:20.000000Z "), "{entry:?}");
+                let source = ids.iter().position(|id| *id == &entry[28..31]).expect("a known stream");
+                if &entry[31..32] == " " && !written[source].is_empty() {
+                    written[source].push('\n');
+                }
+                written[source].push_str(&entry[32..]);
+                if entry.len() == 32 && written[source].is_empty() {
+                    written[source].push('\u{0}');
+                }
+            }
+            for (source, written) in written.iter().enumerate() {
+                let input: String = writes.iter().filter(|(s, _)| *s == source).map(|(_, text)| text.as_str()).collect();
+                let masked = input.replace("hunter2", "[MASKED]");
+                let expected = masked.strip_suffix('\n').unwrap_or(&masked);
+                prop_assert_eq!(written.replace('\u{0}', ""), expected);
+            }
+        }
     }
 }
