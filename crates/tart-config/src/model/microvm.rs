@@ -1,0 +1,143 @@
+//! `[runners.microvm]`.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+use super::wire;
+use crate::size::ByteSize;
+
+/// The VM of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MicroVm {
+    /// The virtual machine monitor.
+    #[serde(alias = "vmm")]
+    pub driver: Driver,
+    /// How the guest's processor is run.
+    pub accel: Accel,
+    /// The guest's kernel; the installed one without it.
+    pub kernel: Option<PathBuf>,
+    /// The guest's initramfs; the installed one without it.
+    pub initrd: Option<PathBuf>,
+    /// Words added to the kernel's command line.
+    pub kernel_args: Option<String>,
+    /// The root disk, a name or an absolute path; the installed one without it.
+    pub image: Option<String>,
+    /// Virtual processors, at least 1.
+    pub vcpus: u32,
+    /// Memory.
+    pub memory: ByteSize,
+    /// Size of the scratch disk.
+    pub disk: ByteSize,
+    /// The most processors a job may ask for, as written; see [`MicroVm::vcpus_ceiling`].
+    pub vcpus_max: Option<u32>,
+    /// The most memory a job may ask for, as written; see [`MicroVm::memory_ceiling`].
+    pub memory_max: Option<ByteSize>,
+    /// The largest disk a job may ask for, as written; see [`MicroVm::disk_ceiling`].
+    pub disk_max: Option<ByteSize>,
+    /// How long the VM may take until its agent answers.
+    #[serde(with = "wire::go_duration")]
+    pub boot_timeout: Duration,
+    /// Where disks and sockets of running VMs are; [`crate::default_state_dir`] without it.
+    pub state_dir: Option<PathBuf>,
+    /// Where the installed kernel and disks are.
+    pub assets_dir: Option<PathBuf>,
+    /// The network of the VM.
+    pub network: Network,
+}
+
+impl Default for MicroVm {
+    fn default() -> Self {
+        Self {
+            driver: Driver::default(),
+            accel: Accel::default(),
+            kernel: None,
+            initrd: None,
+            kernel_args: None,
+            image: None,
+            vcpus: 2,
+            memory: ByteSize::gibibytes(1),
+            disk: ByteSize::gibibytes(20),
+            vcpus_max: None,
+            memory_max: None,
+            disk_max: None,
+            boot_timeout: Duration::from_secs(120),
+            state_dir: None,
+            assets_dir: None,
+            network: Network::default(),
+        }
+    }
+}
+
+impl MicroVm {
+    /// The most processors a job may have.
+    pub fn vcpus_ceiling(&self) -> u32 {
+        self.vcpus_max.unwrap_or(self.vcpus)
+    }
+
+    /// The most memory a job may have.
+    pub fn memory_ceiling(&self) -> ByteSize {
+        self.memory_max.unwrap_or(self.memory)
+    }
+
+    /// The largest disk a job may have.
+    pub fn disk_ceiling(&self) -> ByteSize {
+        self.disk_max.unwrap_or(self.disk)
+    }
+}
+
+/// The virtual machine monitor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// The best one that is installed.
+    #[default]
+    Auto,
+    /// QEMU with its microvm machine.
+    Qemu,
+    /// Firecracker.
+    Firecracker,
+}
+
+/// How the guest's processor is run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// KVM if it can be used, else emulation.
+    #[default]
+    Auto,
+    /// KVM only.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// `[runners.microvm.network]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// How the VM reaches the network.
+    pub mode: NetworkMode,
+    /// Name servers; the host's without them.
+    pub dns: Vec<IpAddr>,
+    /// Search domains.
+    pub dns_search: Vec<String>,
+    /// `name:address` entries of `/etc/hosts`.
+    pub extra_hosts: Vec<String>,
+}
+
+/// How the VM reaches the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// The best one that works here.
+    #[default]
+    Auto,
+    /// Tart's own relay.
+    Relay,
+    /// The passt program.
+    Passt,
+    /// No network.
+    None,
+}

@@ -1,0 +1,98 @@
+//! Tart's own keys: the VM of a job.
+
+use super::{Default, Key, Kind, Section, key, unset, with};
+
+/// The most virtual processors a VM may be given.
+const PROCESSORS: Kind = Kind::Int(1, 1024);
+
+pub(super) static SECTIONS: &[Section] = &[
+    Section {
+        path: "runners.microvm",
+        repeated: false,
+        meaning: "The VM that each job gets. These keys are Tart's own.",
+        keys: &[
+            Key {
+                name: "driver",
+                alias: Some("vmm"),
+                kind: Kind::Choice(&["auto", "qemu", "firecracker"]),
+                default: Default::Toml("\"auto\""),
+                meaning: "The virtual machine monitor",
+            },
+            with(
+                "accel",
+                Kind::Choice(&["auto", "kvm", "tcg"]),
+                "\"auto\"",
+                "`kvm` needs `/dev/kvm`, `tcg` emulates and is slow, `auto` takes KVM if it can",
+            ),
+            key("kernel", Kind::Path, Default::Words("the installed kernel"), "The guest's kernel"),
+            key(
+                "initrd",
+                Kind::Path,
+                Default::Words("the installed initramfs"),
+                "The guest's initramfs, which holds the agent",
+            ),
+            unset("kernel_args", Kind::Text, "Words added to the kernel's command line"),
+            key(
+                "image",
+                Kind::Text,
+                Default::Words("the installed root disk"),
+                "The root disk of jobs: a name or an absolute path",
+            ),
+            with("vcpus", PROCESSORS, "2", "Virtual processors of a VM"),
+            with("memory", Kind::Size, "\"1g\"", "Memory of a VM"),
+            with(
+                "disk",
+                Kind::Size,
+                "\"20g\"",
+                "Size of the scratch disk of a VM; it takes room on the host only as it fills",
+            ),
+            key(
+                "vcpus_max",
+                PROCESSORS,
+                Default::Words("`vcpus`"),
+                "The most that a job may ask for with `TART_CPUS`",
+            ),
+            key(
+                "memory_max",
+                Kind::Size,
+                Default::Words("`memory`"),
+                "The most that a job may ask for with `TART_MEMORY`",
+            ),
+            key(
+                "disk_max",
+                Kind::Size,
+                Default::Words("`disk`"),
+                "The most that a job may ask for with `TART_DISK`",
+            ),
+            with("boot_timeout", Kind::Duration, "\"2m\"", "How long a VM may take until its agent answers"),
+            key(
+                "state_dir",
+                Kind::Path,
+                Default::Words("`/var/lib/tart` for root, else `~/.local/state/tart`"),
+                "Where the host keeps disks and sockets of running VMs",
+            ),
+            key(
+                "assets_dir",
+                Kind::Path,
+                Default::Words("found by `tart`"),
+                "Where the installed kernel, initramfs and root disks are",
+            ),
+        ],
+    },
+    Section {
+        path: "runners.microvm.network",
+        repeated: false,
+        meaning: "The network of the VM.",
+        keys: &[
+            with(
+                "mode",
+                Kind::Choice(&["auto", "relay", "passt", "none"]),
+                "\"auto\"",
+                "How the VM reaches the network; `none` leaves it without one",
+            ),
+            unset("dns", Kind::List, "Addresses of the name servers, instead of the host's"),
+            unset("dns_search", Kind::List, "Domains that short names are looked up in"),
+            unset("extra_hosts", Kind::List, "Entries of `/etc/hosts`, as `name:address`"),
+        ],
+    },
+];
