@@ -2,6 +2,7 @@
 
 mod errors;
 mod hostile;
+mod payload;
 mod resolution;
 
 use std::{collections::BTreeMap, fmt::Write};

@@ -94,8 +94,11 @@ pub(crate) fn artifacts(reader: Reader<'_>, node: &Node) -> Result<Artifacts> {
     let get = |key: &str| map.get(key).filter(|node| !node.is_null());
     let mut reports = Vec::new();
     if let Some(node) = get("reports") {
-        for (kind, node) in reader.map(node, "artifacts:reports")? {
-            reports.push(Report { kind: kind.clone(), paths: report_paths(reader, kind, node)? });
+        let map = reader.map(node, "artifacts:reports")?;
+        let known: Vec<&str> = REPORTS.iter().map(|(kind, ..)| *kind).chain(["coverage_report"]).collect();
+        reader.known_keys(map, "artifacts:reports", &known)?;
+        for (kind, node) in map {
+            reports.push(report(reader, kind, node)?);
         }
     }
     Ok(Artifacts {
@@ -109,13 +112,59 @@ pub(crate) fn artifacts(reader: Reader<'_>, node: &Node) -> Result<Artifacts> {
     })
 }
 
-/// The files of a report; a coverage report names its format too.
-fn report_paths(reader: Reader<'_>, kind: &str, node: &Node) -> Result<Vec<String>> {
-    let key = format!("artifacts:reports:{kind}");
-    match &node.value {
-        Value::Map(map) => map.get("path").map_or(Ok(Vec::new()), |path| reader.texts(path, &key)),
-        _ => reader.texts(node, &key),
+/// Report types with the format and the name that a server chooses (protocol reference 5.4).
+const REPORTS: &[(&str, &str, &str)] = &[
+    ("accessibility", "raw", "gl-accessibility.json"),
+    ("annotations", "gzip", "gl-annotations.json"),
+    ("api_fuzzing", "raw", "gl-api-fuzzing-report.json"),
+    ("browser_performance", "raw", "browser-performance.json"),
+    ("cluster_image_scanning", "raw", "gl-cluster-image-scanning-report.json"),
+    ("cobertura", "gzip", "cobertura-coverage.xml"),
+    ("codequality", "raw", "gl-code-quality-report.json"),
+    ("container_scanning", "raw", "gl-container-scanning-report.json"),
+    ("coverage_fuzzing", "raw", "gl-coverage-fuzzing.json"),
+    ("cyclonedx", "gzip", "gl-sbom.cdx.json"),
+    ("dast", "raw", "gl-dast-report.json"),
+    ("dependency_scanning", "raw", "gl-dependency-scanning-report.json"),
+    ("dotenv", "gzip", ".env"),
+    ("jacoco", "gzip", "jacoco-coverage.xml"),
+    ("junit", "gzip", "junit.xml"),
+    ("license_scanning", "raw", "gl-license-scanning-report.json"),
+    ("load_performance", "raw", "load-performance.json"),
+    ("lsif", "zip", "lsif.json"),
+    ("metrics", "gzip", "metrics.txt"),
+    ("performance", "raw", "performance.json"),
+    ("requirements", "raw", "requirements.json"),
+    ("requirements_v2", "raw", "requirements_v2.json"),
+    ("sarif", "raw", "gl-sarif-report.json"),
+    ("sast", "raw", "gl-sast-report.json"),
+    ("scip", "zip", "index.scip"),
+    ("secret_detection", "raw", "gl-secret-detection-report.json"),
+    ("terraform", "raw", "tfplan.json"),
+];
+
+impl Report {
+    /// The format and the name of the upload.
+    pub(crate) fn upload(&self) -> (&'static str, &'static str) {
+        let row = REPORTS.iter().find(|(kind, ..)| *kind == self.kind);
+        row.map_or(("raw", "report"), |(_, format, name)| (format, name))
     }
+}
+
+/// One entry of `artifacts:reports`. A coverage report is of the type that its format names.
+fn report(reader: Reader<'_>, kind: &str, node: &Node) -> Result<Report> {
+    let key = format!("artifacts:reports:{kind}");
+    let Value::Map(map) = &node.value else {
+        return Ok(Report { kind: kind.to_owned(), paths: reader.texts(node, &key)? });
+    };
+    reader.known_keys(map, &key, &["coverage_format", "path"])?;
+    let (Some(format), Some(path)) = (map.get("coverage_format"), map.get("path")) else {
+        return Err(reader.error(node, format!("`{key}` needs `coverage_format` and `path`")));
+    };
+    Ok(Report {
+        kind: reader.one_of(format, "coverage_format", &["cobertura", "jacoco"])?,
+        paths: reader.texts(path, &key)?,
+    })
 }
 
 pub(crate) fn cache_list(reader: Reader<'_>, node: &Node) -> Result<Vec<Cache>> {

@@ -50,6 +50,9 @@ fn parallel_jobs_cannot_multiply_a_long_script() {
 fn deep_nesting_is_refused() {
     let text = format!("a: {}{}", "[".repeat(5000), "]".repeat(5000));
     error(&text);
+    for opening in ["- ", "? ", "[", "{a: ", "a: [", "!reference [", "&a "] {
+        error(&opening.repeat(1_000_000 / opening.len()));
+    }
     let text: String = (0..200).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
     assert!(error(&text).contains("64 levels"));
 }

@@ -99,7 +99,7 @@ deploy:
       timeout: 5400s
       retry: Retry { max: 1, when: [], exit_codes: [] }
       needs: [Need { job: "lint", artifacts: true, optional: false }, Need { job: "build", artifacts: false, optional: true }]
-      artifacts: Artifacts { name: None, paths: ["out/"], exclude: [], untracked: false, when: None, expire_in: Some("1 week"), reports: [Report { kind: "junit", paths: ["report.xml"] }, Report { kind: "coverage_report", paths: ["cov.xml"] }] }
+      artifacts: Artifacts { name: None, paths: ["out/"], exclude: [], untracked: false, when: None, expire_in: Some("1 week"), reports: [Report { kind: "junit", paths: ["report.xml"] }, Report { kind: "cobertura", paths: ["cov.xml"] }] }
       cache: Cache { key: Files { files: ["Cargo.lock"], prefix: Some("cargo") }, paths: ["target/"], untracked: false, policy: None, when: None, fallback_keys: [], unprotect: false }
       cache: Cache { key: Text("more"), paths: ["more/"], untracked: false, policy: Some("pull"), when: None, fallback_keys: [], unprotect: false }
     deploy (deploy)
