@@ -3,7 +3,7 @@
 //! The file is checked strictly: unknown keys, wrong types and impossible values are all reported together, each with
 //! its line and what to do ([`load`]). `tart register` and its relatives change the file in place and keep comments
 //! ([`Editor`]). [`schema`] lists every key and [`support`] what this version does with it; docs/configuration.md is
-//! rendered from them ([`reference`]).
+//! rendered from them ([`mod@reference`]).
 
 mod address;
 mod check;
