@@ -1,0 +1,59 @@
+//! Why a guest gets no network.
+
+use std::{io, path::PathBuf};
+
+use crate::Endpoint;
+
+/// A network could not be planned or attached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetError {
+    /// An address names no host and port that can be reached.
+    #[error("`{text}` cannot be reached by a job: {reason}")]
+    Endpoint {
+        /// The address as given.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Two allowed endpoints would have the same address in the guest.
+    #[error("`{first}` and `{second}` would both be {address} in the guest; give one of them another port")]
+    Collision {
+        /// The one that has the address.
+        first: Endpoint,
+        /// The one that wants it too.
+        second: Endpoint,
+        /// The address.
+        address: String,
+    },
+    /// More endpoints than there are addresses for.
+    #[error("a job can be given at most {limit} host names to reach")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// A program that the network needs is missing or unusable.
+    #[error("the network `{network}` needs the program `{program}`: {reason}")]
+    Program {
+        /// Name of the network.
+        network: &'static str,
+        /// The program.
+        program: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// The operating system refused something.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Its answer.
+        source: io::Error,
+    },
+}
+
+impl NetError {
+    pub(crate) fn system(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::System { what: what.into(), source: source.into() }
+    }
+}

@@ -1,0 +1,113 @@
+//! The traits that every way to the network has in common.
+
+use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use tokio::io::DuplexStream;
+
+use crate::{Counters, Endpoint, GuestNetwork, NetError};
+
+/// How a job's VM reaches the network.
+#[async_trait]
+pub trait Network: fmt::Debug + Send + Sync {
+    /// The name in the configuration.
+    fn name(&self) -> &'static str;
+
+    /// What it lets a job reach, for `tart doctor`.
+    fn describe(&self) -> String;
+
+    /// Prepares the network of one machine.
+    ///
+    /// # Errors
+    /// [`NetError`] if the request cannot be met; nothing is left behind then.
+    async fn attach(&self, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError>;
+}
+
+/// What one machine is to reach.
+#[derive(Debug, Clone, Default)]
+pub struct AttachRequest {
+    /// Name of the machine, for logs.
+    pub id: String,
+    /// Directory of the machine, for process files; exists.
+    pub run_dir: PathBuf,
+    /// What a network without internet access lets the job reach nevertheless.
+    pub allowed: Vec<Allowed>,
+    /// The administrator's entries of `/etc/hosts`; an allowed endpoint of such a name is dialled there.
+    pub extra_hosts: Vec<(String, IpAddr)>,
+    /// Name servers; the host's if empty.
+    pub nameservers: Vec<IpAddr>,
+    /// Search domains.
+    pub search_domains: Vec<String>,
+}
+
+/// Something the guest may connect to.
+#[derive(Debug, Clone)]
+pub struct Allowed {
+    /// What the guest's programs connect to.
+    pub endpoint: Endpoint,
+    /// What they get.
+    pub target: Target,
+}
+
+impl Allowed {
+    /// The endpoint itself.
+    #[must_use]
+    pub fn direct(endpoint: Endpoint) -> Self {
+        Self { target: Target::Tcp(endpoint.clone()), endpoint }
+    }
+
+    /// A service of this process under an endpoint's name.
+    #[must_use]
+    pub fn service(endpoint: Endpoint, service: Arc<dyn StreamService>) -> Self {
+        Self { endpoint, target: Target::Service(service) }
+    }
+}
+
+/// What is at the host's end of a relayed connection.
+#[derive(Clone)]
+pub enum Target {
+    /// This endpoint, dialled by the host.
+    Tcp(Endpoint),
+    /// A service of this process.
+    Service(Arc<dyn StreamService>),
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(endpoint) => write!(f, "Tcp({endpoint})"),
+            Self::Service(_) => f.write_str("Service"),
+        }
+    }
+}
+
+/// A service that a guest reaches without any socket of the host.
+#[async_trait]
+pub trait StreamService: Send + Sync {
+    /// Serves one connection until its end; it may be dropped at any await. The peer is a hostile guest.
+    async fn serve(&self, connection: DuplexStream);
+}
+
+/// The network of one machine. Dropping it takes everything of it down; [`Attachment::detach`] also waits for that.
+#[async_trait]
+pub trait Attachment: fmt::Debug + Send + Sync {
+    /// What the guest is to set up.
+    fn guest(&self) -> &GuestNetwork;
+
+    /// What serves the connections that the guest's agent forwards.
+    fn relay(&self) -> Arc<dyn RelayTargets>;
+
+    /// What was relayed so far.
+    fn counters(&self) -> Counters;
+
+    /// Ends all connections and removes what was made for the machine.
+    async fn detach(self: Box<Self>);
+}
+
+/// The host's end of forwarded connections.
+#[async_trait]
+pub trait RelayTargets: fmt::Debug + Send + Sync {
+    /// Serves one connection of the guest until both ways ended, it broke, or the attachment is gone. `forward` comes
+    /// from the guest: an unknown one is reset.
+    async fn serve(&self, forward: u32, stream: tart_proto::Stream);
+}

@@ -1,0 +1,100 @@
+//! Why a machine does not run.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use crate::MachineExit;
+
+/// A machine could not be started or talked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VmmError {
+    /// The specification breaks a rule.
+    #[error("machine `{id}` cannot be started: {reason}")]
+    Spec {
+        /// The machine.
+        id: String,
+        /// The broken rule.
+        reason: String,
+    },
+    /// A word of the administrator's kernel command line is not allowed.
+    #[error("kernel argument `{word}` cannot be set: {reason}")]
+    KernelArgument {
+        /// The word.
+        word: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The monitor program is missing or unusable.
+    #[error("cannot use `{program}`: {reason}")]
+    Program {
+        /// The program.
+        program: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// Acceleration was demanded that this host does not have.
+    #[error("KVM cannot be used: {reason}")]
+    NoKvm {
+        /// Why not.
+        reason: String,
+    },
+    /// The operating system refused something.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// The monitor's control connection broke, or it said something unexpected.
+    #[error("the virtual machine monitor of `{id}` {problem}")]
+    Control {
+        /// The machine.
+        id: String,
+        /// What it did.
+        problem: String,
+    },
+    /// The machine ended before its agent was ready.
+    #[error("the virtual machine ended before its agent was ready: {exit}{}", shown(.console))]
+    EndedInBoot {
+        /// How it ended.
+        exit: MachineExit,
+        /// The last of its console and of what the monitor said.
+        console: String,
+    },
+    /// The agent did not answer in time.
+    #[error("the virtual machine's agent was not ready within {} seconds{}", .limit.as_secs(), shown(.console))]
+    BootTimeout {
+        /// The limit.
+        limit: Duration,
+        /// The last of its console.
+        console: String,
+    },
+    /// The agent answered, but not as it should.
+    #[error("the virtual machine's agent cannot be used: {reason}{}", shown(.console))]
+    BootFailed {
+        /// What it did.
+        reason: String,
+        /// The last of its console.
+        console: String,
+    },
+}
+
+impl VmmError {
+    pub(crate) fn system(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::System { what: what.into(), source: source.into() }
+    }
+}
+
+/// Lines of a console that an error shows; the whole tail is in its field.
+const SHOWN_LINES: usize = 15;
+
+fn shown(console: &str) -> String {
+    let lines: Vec<_> = console.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default();
+    if last.is_empty() {
+        "; its console is empty".to_owned()
+    } else {
+        format!("; the last lines of its console:\n  {}", last.join("\n  "))
+    }
+}

@@ -1,0 +1,194 @@
+//! Processes that cannot outlive the runner, with one owner who waits for each.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    path::PathBuf,
+    process::{ChildStderr, Command, Stdio},
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getppid, pidfd_open, pidfd_send_signal,
+    set_parent_process_death_signal, setrlimit, setsid, waitid,
+};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{oneshot, watch},
+};
+
+use crate::ProcessStatus;
+
+/// A program to start.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<OsString>,
+    /// Working directory.
+    pub(crate) dir: PathBuf,
+    /// Descriptors that it inherits under their numbers.
+    pub(crate) inherit: Vec<Arc<OwnedFd>>,
+    /// Largest file that it may write, in bytes.
+    pub(crate) max_file: u64,
+}
+
+/// Starts processes from a thread of its own. The kernel kills them when that thread ends, so it must be neither
+/// one of the runtime's, which come and go, nor end before the last process: every process holds the launcher.
+#[derive(Debug)]
+pub(crate) struct Launcher(mpsc::Sender<Request>);
+
+type Request = (Launch, oneshot::Sender<io::Result<(Process, ChildStderr)>>);
+
+impl Launcher {
+    pub(crate) fn start() -> io::Result<Arc<Self>> {
+        let (sender, requests) = mpsc::channel::<Request>();
+        thread::Builder::new().name("tart-launcher".to_owned()).spawn(move || {
+            for (launch, answer) in requests {
+                // A process that nobody waits for any more is killed as it is dropped.
+                let _gone = answer.send(spawn(launch));
+            }
+        })?;
+        Ok(Arc::new(Self(sender)))
+    }
+
+    /// Starts a process; its standard output and error are the pipe that is returned.
+    pub(crate) async fn launch(self: &Arc<Self>, launch: Launch) -> io::Result<(Process, ChildStderr)> {
+        let (answer, answered) = oneshot::channel();
+        let gone = |_| io::Error::other("the launcher thread is gone");
+        self.0.send((launch, answer)).map_err(|_| gone(()))?;
+        answered.await.map_err(|_| gone(()))?
+    }
+}
+
+fn spawn(launch: Launch) -> io::Result<(Process, ChildStderr)> {
+    let parent = Pid::from_raw(i32::try_from(std::process::id()).unwrap_or(0));
+    let inherit: Vec<RawFd> = launch.inherit.iter().map(|fd| fd.as_raw_fd()).collect();
+    let max_file = launch.max_file;
+    let mut command = Command::new(&launch.program);
+    // The runner's environment may hold secrets of jobs.
+    command.args(&launch.args).current_dir(&launch.dir).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let prepare = move || {
+        setsid()?;
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        if getppid() != parent {
+            return Err(io::Error::other("the runner is gone"));
+        }
+        limit(Resource::Core, 0)?;
+        limit(Resource::Fsize, max_file)?;
+        for fd in &inherit {
+            keep_across_exec(*fd)?;
+        }
+        Ok(())
+    };
+    #[expect(unsafe_code, reason = "the standard library has no other way to prepare a child")]
+    // SAFETY: `prepare` makes system calls only; it neither allocates nor takes locks, except for the error of a
+    // child whose runner is gone, which nobody waits for.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+    let mut child = command.spawn()?;
+    let stderr = child.stderr.take().ok_or_else(|| io::Error::other("the child has no standard error"))?;
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0))
+        .ok_or_else(|| io::Error::other("the child has no process id"))?;
+    // Not reaped yet, so the number is still this child's.
+    match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+        Ok(pidfd) => Ok((Process { pid: child.id(), pidfd: Arc::new(pidfd) }, stderr)),
+        Err(errno) => {
+            child.kill()?;
+            child.wait()?;
+            Err(errno.into())
+        }
+    }
+}
+
+fn limit(resource: Resource, most: u64) -> io::Result<()> {
+    let now = rustix::process::getrlimit(resource);
+    let most = now.maximum.map_or(most, |maximum| maximum.min(most));
+    Ok(setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?)
+}
+
+fn keep_across_exec(fd: RawFd) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "a descriptor of the parent is known to the child by its number alone")]
+    // SAFETY: `Launch::inherit` keeps the descriptor open in the parent until the child runs its program.
+    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?)
+}
+
+/// A child process; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: u32,
+    pidfd: Arc<OwnedFd>,
+}
+
+impl Process {
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends SIGKILL. Without effect if it is gone.
+    pub(crate) fn kill(&self) {
+        // The only possible error is that the process has ended.
+        let _ended = pidfd_send_signal(&*self.pidfd, Signal::KILL);
+    }
+
+    /// Waits for the end and takes the status. To be called once, by the process's one owner: it goes on after this
+    /// `Process` is dropped, so that no zombie stays.
+    pub(crate) fn reaped(&self) -> impl Future<Output = ProcessStatus> + Send + 'static {
+        let pidfd = self.pidfd.clone();
+        async move {
+            let Ok(watched) = AsyncFd::new(Shared(pidfd.clone())) else { return ProcessStatus::Unknown };
+            loop {
+                match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+                    Ok(Some(status)) => return status_of(&status),
+                    Ok(None) | Err(rustix::io::Errno::AGAIN) => {}
+                    Err(_) => return ProcessStatus::Unknown,
+                }
+                // A pidfd stays readable, so there is nothing to clear before the status is taken.
+                match watched.readable().await {
+                    Ok(mut ready) => ready.retain_ready(),
+                    Err(_) => return ProcessStatus::Unknown,
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn status_of(status: &rustix::process::WaitIdStatus) -> ProcessStatus {
+    if let Some(code) = status.exit_status() {
+        ProcessStatus::Code(code)
+    } else if let Some(signal) = status.terminating_signal() {
+        ProcessStatus::Signal(signal)
+    } else {
+        ProcessStatus::Unknown
+    }
+}
+
+#[derive(Debug)]
+struct Shared(Arc<OwnedFd>);
+
+impl AsRawFd for Shared {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// What is published once, for any number of waiters.
+pub(crate) type Published<T> = watch::Receiver<Option<T>>;
+
+/// Waits for what is published, or `None` if that will never be.
+pub(crate) async fn published<T: Copy>(mut value: Published<T>) -> Option<T> {
+    value.wait_for(Option::is_some).await.ok().and_then(|value| *value)
+}

@@ -1,0 +1,77 @@
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use tart_net::{Nic, NicLink};
+
+use super::*;
+
+fn spec() -> MachineSpec {
+    let disk = |name: &str, read_only| DiskSpec {
+        path: format!("/var/lib/tart/{name}, with comma").into(),
+        read_only,
+        serial: name.into(),
+    };
+    MachineSpec {
+        id: "job-42".into(),
+        run_dir: "/run/tart/job-42".into(),
+        kernel: "/assets/bzImage".into(),
+        initrd: "/assets/initrd".into(),
+        extra_kernel_args: vec![],
+        vcpus: 2,
+        memory_bytes: (1 << 30) + 1,
+        disks: vec![disk("helper", true), disk("scratch", false)],
+        nic: None,
+        boot_limit: Duration::from_secs(120),
+    }
+}
+
+const FDS: Inherited = Inherited { qmp: 11, console: 12, agent: 13, nic: Some(14) };
+
+fn shown(spec: &MachineSpec, acceleration: Acceleration) -> String {
+    let args = arguments(spec, acceleration, "console=ttyS0 quiet", FDS).unwrap();
+    let mut text = String::new();
+    for arg in args {
+        let arg = arg.into_string().unwrap();
+        text.push_str(if arg.starts_with('-') && !text.is_empty() { "\n" } else { " " });
+        text.push_str(&arg);
+    }
+    text
+}
+
+#[test]
+fn an_emulated_machine_has_what_its_specification_says() {
+    insta::assert_snapshot!(shown(&spec(), Acceleration::Tcg));
+}
+
+#[test]
+fn a_machine_with_kvm_needs_no_old_timers() {
+    let text = shown(&MachineSpec { disks: vec![], ..spec() }, Acceleration::Kvm);
+    let differing: Vec<_> =
+        text.lines().filter(|line| ["-mach", "-acc", "-cpu"].iter().any(|p| line.starts_with(p))).collect();
+    insta::assert_snapshot!(differing.join("\n"));
+}
+
+#[test]
+fn a_network_device_is_an_inherited_descriptor() {
+    let fd: Arc<OwnedFd> = Arc::new(std::fs::File::open("/dev/null").unwrap().into());
+    let nic = |link| Some(Nic { mac: "02:00:00:00:00:01".into(), link });
+    let lines = |nic| {
+        let text = shown(&MachineSpec { nic, ..spec() }, Acceleration::Tcg);
+        text.lines().filter(|line| line.contains("nic")).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(lines(nic(NicLink::Stream(fd.clone()))));
+    insta::assert_snapshot!(lines(nic(NicLink::Tap(fd.clone()))));
+    assert_eq!(lines(None), "");
+    let odd = Nic { mac: "02:00:00:00:00:01,script=x".into(), link: NicLink::Tap(fd) };
+    assert!(arguments(&MachineSpec { nic: Some(odd), ..spec() }, Acceleration::Tcg, "", FDS).is_err());
+}
+
+#[test]
+fn specifications_that_break_a_rule_are_refused() {
+    let refused = |spec: MachineSpec| spec.check().unwrap_err().to_string();
+    insta::assert_snapshot!(refused(MachineSpec { id: "a,b".into(), ..spec() }));
+    insta::assert_snapshot!(refused(MachineSpec { vcpus: 0, ..spec() }));
+    insta::assert_snapshot!(refused(MachineSpec { memory_bytes: 1000, ..spec() }));
+    let disk = DiskSpec { serial: "a,b".into(), path: "/x".into(), read_only: true };
+    insta::assert_snapshot!(refused(MachineSpec { disks: vec![disk], ..spec() }));
+    assert!(spec().check().is_ok());
+}

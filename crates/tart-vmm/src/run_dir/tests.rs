@@ -1,0 +1,92 @@
+use std::{
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    process::{Child, Command},
+};
+
+use super::*;
+
+fn sleeper() -> Child {
+    Command::new("sleep").arg("1000").spawn().unwrap()
+}
+
+/// A runner's directory as a killed runner leaves it.
+fn abandoned(root: &Path) -> (PathBuf, MachineDir) {
+    let run_dir = RunDir::create(root).unwrap();
+    let machine = run_dir.machine("vm-1").unwrap();
+    let path = run_dir.path().to_owned();
+    let RunDir { .. } = &run_dir;
+    // The lock goes with the process; the directory stays.
+    let copy = path.with_file_name(format!("{PREFIX}abandoned"));
+    fs::rename(&path, &copy).unwrap();
+    drop(run_dir);
+    let machine_copy = MachineDir { path: copy.join("vm-1") };
+    std::mem::forget(machine);
+    (copy, machine_copy)
+}
+
+#[test]
+fn directories_are_private_and_vanish_with_their_owner() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().join("deep/root");
+    let run_dir = RunDir::create(&root).unwrap();
+    let machine = run_dir.machine("vm-1").unwrap();
+    for path in [root.as_path(), run_dir.path(), machine.path()] {
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{}", path.display());
+    }
+    assert!(run_dir.machine("vm-1").is_err());
+    drop(machine);
+    assert!(!run_dir.path().join("vm-1").exists());
+    let path = run_dir.path().to_owned();
+    drop(run_dir);
+    assert!(!path.exists());
+}
+
+#[test]
+fn leftovers_of_a_dead_runner_are_killed_and_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, machine) = abandoned(root.path());
+    let mut child = sleeper();
+    record(machine.path(), child.id()).unwrap();
+    // The child is a zombie until it is waited for, which is the end that is waited for.
+    let reaped = reap(root.path()).unwrap();
+    assert_eq!(reaped, Reaped { processes: vec![child.id()], dirs: vec![dir.clone()], problems: vec![] });
+    assert!(!dir.exists());
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+}
+
+#[test]
+fn a_living_runner_is_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let run_dir = RunDir::create(root.path()).unwrap();
+    let machine = run_dir.machine("vm-1").unwrap();
+    let mut child = sleeper();
+    record(machine.path(), child.id()).unwrap();
+    assert_eq!(reap(root.path()).unwrap(), Reaped::default());
+    assert!(machine.path().exists());
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_process_that_only_has_the_number_is_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, machine) = abandoned(root.path());
+    let mut child = sleeper();
+    fs::write(machine.path().join("process"), format!("{} 1 {}\n", child.id(), crate::host::boot_id())).unwrap();
+    assert_eq!(reap(root.path()).unwrap(), Reaped { dirs: vec![dir], ..Reaped::default() });
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn nothing_but_runners_directories_is_touched() {
+    let root = tempfile::tempdir().unwrap();
+    let other = root.path().join("precious");
+    fs::create_dir(&other).unwrap();
+    std::os::unix::fs::symlink(&other, root.path().join("runner-link")).unwrap();
+    assert_eq!(reap(root.path()).unwrap(), Reaped::default());
+    assert!(other.exists());
+    assert_eq!(reap(&root.path().join("missing")).unwrap(), Reaped::default());
+}

@@ -1,0 +1,86 @@
+//! What a machine is made of.
+
+use std::{path::PathBuf, time::Duration};
+
+use tart_net::Nic;
+
+use crate::VmmError;
+
+/// Smallest memory that a guest boots with, in bytes.
+const MIN_MEMORY: u64 = 96 << 20;
+
+/// Disks that a machine can have; the microvm machine has few slots.
+const MAX_DISKS: usize = 8;
+
+/// Longest serial of a virtio block device, in bytes.
+const MAX_SERIAL: usize = 20;
+
+/// A machine to start.
+#[derive(Debug, Clone)]
+pub struct MachineSpec {
+    /// Name of the machine on this host: `[a-z0-9-]{1,40}`.
+    pub id: String,
+    /// A directory of its own (mode 0700) for sockets and process files; exists. The caller removes it after the
+    /// machine's end, see [`crate::MachineDir`].
+    pub run_dir: PathBuf,
+    /// The guest's kernel in the format that the driver needs (a bzImage for QEMU).
+    pub kernel: PathBuf,
+    /// The guest's initramfs.
+    pub initrd: PathBuf,
+    /// The administrator's words for the kernel's command line, after the driver's own. Those that would break the
+    /// guest's start are refused.
+    pub extra_kernel_args: Vec<String>,
+    /// Virtual processors, at least 1.
+    pub vcpus: u32,
+    /// Memory in bytes; rounded up to whole MiB.
+    pub memory_bytes: u64,
+    /// Disks: `vda`, `vdb`, ... in this order.
+    pub disks: Vec<DiskSpec>,
+    /// The network device, if there is one.
+    pub nic: Option<Nic>,
+    /// How long the machine may take until its agent answers.
+    pub boot_limit: Duration,
+}
+
+/// A disk of a machine: a raw image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSpec {
+    /// The image. A writable one is thrown away after the job: it may be lost when the host crashes.
+    pub path: PathBuf,
+    /// The guest may not write to it; several machines may share the image.
+    pub read_only: bool,
+    /// What the guest knows it by, `[A-Za-z0-9_-]{1,20}`.
+    pub serial: String,
+}
+
+impl MachineSpec {
+    /// Checks what every driver takes for granted.
+    ///
+    /// # Errors
+    /// [`VmmError::Spec`] with the first rule that is broken.
+    pub fn check(&self) -> Result<(), VmmError> {
+        let word = |text: &str, max: usize, extra: &str| {
+            (1..=max).contains(&text.len())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || extra.as_bytes().contains(&b))
+        };
+        let broken = if !word(&self.id, 40, "-") || self.id.bytes().any(|b| b.is_ascii_uppercase()) {
+            format!("`{}` is no machine name of at most 40 lower case letters, digits and hyphens", self.id)
+        } else if self.vcpus == 0 {
+            "it has no processor".to_owned()
+        } else if self.memory_bytes < MIN_MEMORY {
+            format!("{} bytes of memory are less than the {} MiB that a guest needs", self.memory_bytes, MIN_MEMORY >> 20)
+        } else if self.disks.len() > MAX_DISKS {
+            format!("it has {} disks, more than {MAX_DISKS}", self.disks.len())
+        } else if let Some(disk) = self.disks.iter().find(|disk| !word(&disk.serial, MAX_SERIAL, "-_")) {
+            format!("`{}` is no disk serial of at most {MAX_SERIAL} letters, digits, - and _", disk.serial)
+        } else {
+            return Ok(());
+        };
+        Err(VmmError::Spec { id: self.id.clone(), reason: broken })
+    }
+
+    /// Memory in whole MiB.
+    pub(crate) fn memory_mib(&self) -> u64 {
+        self.memory_bytes.div_ceil(1 << 20)
+    }
+}
