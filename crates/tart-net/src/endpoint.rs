@@ -105,8 +105,7 @@ impl FromStr for Endpoint {
 
     /// Parses `host:port` or `[v6]:port`.
     fn from_str(text: &str) -> Result<Self, NetError> {
-        let refuse =
-            |reason: &str| NetError::Endpoint { text: text.to_owned(), reason: reason.to_owned() };
+        let refuse = |reason: &str| NetError::Endpoint { text: text.to_owned(), reason: reason.to_owned() };
         let (host, port) = text.rsplit_once(':').ok_or_else(|| refuse("it names no port"))?;
         let port = port.parse().map_err(|_| refuse("its port is no number up to 65535"))?;
         if host.contains(':') && !host.starts_with('[') {

@@ -30,7 +30,10 @@ impl Network for PasstNetwork {
     }
 
     fn describe(&self) -> String {
-        format!("passt ({}): jobs reach what this host reaches, except the host's loopback", self.program.display())
+        format!(
+            "passt ({}): jobs reach what this host reaches, except the host's loopback",
+            self.program.display()
+        )
     }
 
     async fn attach(&self, _request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {

@@ -96,8 +96,8 @@ mod tests {
 
     #[test]
     fn the_command_line_depends_on_the_acceleration() {
-        insta::assert_snapshot!(qemu(Acceleration::Tcg, 2_900_000, &["mem_sleep_default=s2idle".into()]).unwrap());
-        insta::assert_snapshot!(qemu(Acceleration::Kvm, 2_900_000, &[]).unwrap());
+        insta::assert_snapshot!(qemu(Acceleration::Tcg, 2_900_000, &["mem_sleep_default=s2idle".into()]).unwrap(), @"console=ttyS0 quiet loglevel=5 panic=-1 reboot=t random.trust_cpu=on tsc=reliable no_timer_check tart.transport=virtio-serial tsc_early_khz=2900000 lpj=11600000 mitigations=off mem_sleep_default=s2idle");
+        insta::assert_snapshot!(qemu(Acceleration::Kvm, 2_900_000, &[]).unwrap(), @"console=ttyS0 quiet loglevel=5 panic=-1 reboot=t random.trust_cpu=on tsc=reliable no_timer_check tart.transport=virtio-serial");
     }
 
     #[test]

@@ -22,9 +22,7 @@ mod spec;
 pub use accel::{Accel, Acceleration, Choice, Greet, PROBE_LIMIT, Probe, choose};
 pub use boot::await_boot;
 pub use error::VmmError;
-pub use machine::{
-    AgentStream, Capabilities, Driver, ExitKind, Machine, MachineExit, ProcessStatus,
-};
+pub use machine::{AgentStream, Capabilities, Driver, ExitKind, Machine, MachineExit, ProcessStatus};
 pub use qemu::{QemuDriver, QemuOptions};
 pub use run_dir::{MachineDir, Reaped, RunDir, reap};
 pub use spec::{DiskSpec, MachineSpec};

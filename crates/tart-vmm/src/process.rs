@@ -18,7 +18,7 @@ use rustix::process::{
     set_parent_process_death_signal, setrlimit, setsid, waitid,
 };
 use tokio::{
-    io::unix::AsyncFd,
+    io::{Interest, unix::AsyncFd},
     sync::{oneshot, watch},
 };
 
@@ -143,7 +143,7 @@ impl Process {
     pub(crate) fn reaped(&self) -> impl Future<Output = ProcessStatus> + Send + 'static {
         let pidfd = self.pidfd.clone();
         async move {
-            let Ok(watched) = AsyncFd::new(Shared(pidfd.clone())) else { return ProcessStatus::Unknown };
+            let Ok(watched) = watch(&pidfd) else { return ProcessStatus::Unknown };
             loop {
                 match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
                     Ok(Some(status)) => return status_of(&status),
@@ -176,13 +176,12 @@ fn status_of(status: &rustix::process::WaitIdStatus) -> ProcessStatus {
     }
 }
 
-#[derive(Debug)]
-struct Shared(Arc<OwnedFd>);
-
-impl AsRawFd for Shared {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
+fn watch(pidfd: &OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    let fd = pidfd.try_clone()?;
+    #[expect(unsafe_code, reason = "tokio has no safe way to register a descriptor")]
+    // SAFETY: an `OwnedFd` is one and the same open descriptor until it is dropped.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    watched.map_err(io::Error::from)
 }
 
 /// What is published once, for any number of waiters.

@@ -53,8 +53,10 @@ impl QemuDriver {
         let binary = find(options.binary.as_deref())?;
         let version = version(&binary).await?;
         let tsc = tokio::task::spawn_blocking(host::tsc_khz).await;
-        let tsc_khz = tsc.map_err(|e| VmmError::system("measure the processor's clock", std::io::Error::other(e)))?;
-        let launcher = Launcher::start().map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
+        let tsc_khz =
+            tsc.map_err(|e| VmmError::system("measure the processor's clock", std::io::Error::other(e)))?;
+        let launcher =
+            Launcher::start().map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
         Ok(Self { binary, version, acceleration: options.acceleration, tsc_khz, launcher })
     }
 
@@ -115,5 +117,7 @@ async fn version(binary: &Path) -> Result<String, VmmError> {
     let text = String::from_utf8_lossy(&output.stdout);
     // `QEMU emulator version 7.2.22 (Debian ...)`.
     let version = text.split_whitespace().skip_while(|word| *word != "version").nth(1);
-    version.map(str::to_owned).ok_or_else(|| refuse(format!("it ended with {} and told no version", output.status)))
+    version
+        .map(str::to_owned)
+        .ok_or_else(|| refuse(format!("it ended with {} and told no version", output.status)))
 }

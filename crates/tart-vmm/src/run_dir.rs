@@ -7,9 +7,9 @@
 mod record;
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, Permissions},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -38,14 +38,16 @@ impl RunDir {
     /// # Errors
     /// [`VmmError::System`].
     pub fn create(root: &Path) -> Result<Self, VmmError> {
-        let failed =
-            |e: io::Error| VmmError::system(format!("make a directory for virtual machines in {}", root.display()), e);
+        let failed = |e: io::Error| {
+            VmmError::system(format!("make a directory for virtual machines in {}", root.display()), e)
+        };
         let create = || {
             DirBuilder::new().recursive(true).mode(0o700).create(root)?;
             // A directory is without its own lock for a moment, in which nobody may take it for a dead runner's.
             let _root = lock(root, FlockOperation::LockExclusive)?;
             let prefix = format!("{PREFIX}{}-", std::process::id());
-            let path = tempfile::Builder::new().prefix(&prefix).tempdir_in(root)?.keep();
+            let mode = Permissions::from_mode(0o700);
+            let path = tempfile::Builder::new().prefix(&prefix).permissions(mode).tempdir_in(root)?.keep();
             let lock = lock(&path, FlockOperation::NonBlockingLockExclusive)?;
             Ok(Self { path, _lock: lock })
         };

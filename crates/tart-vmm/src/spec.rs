@@ -68,7 +68,11 @@ impl MachineSpec {
         } else if self.vcpus == 0 {
             "it has no processor".to_owned()
         } else if self.memory_bytes < MIN_MEMORY {
-            format!("{} bytes of memory are less than the {} MiB that a guest needs", self.memory_bytes, MIN_MEMORY >> 20)
+            format!(
+                "{} bytes of memory are less than the {} MiB that a guest needs",
+                self.memory_bytes,
+                MIN_MEMORY >> 20
+            )
         } else if self.disks.len() > MAX_DISKS {
             format!("it has {} disks, more than {MAX_DISKS}", self.disks.len())
         } else if let Some(disk) = self.disks.iter().find(|disk| !word(&disk.serial, MAX_SERIAL, "-_")) {

@@ -36,9 +36,24 @@ fn text_is_parsed_as_it_is_shown() {
 #[test]
 fn what_is_no_single_host_is_refused() {
     for text in [
-        "a.example", "a.example:0", "a.example:65536", "::1:80", "0.0.0.0:80", "[::]:80", "224.0.0.1:80",
-        "255.255.255.255:80", "[fe80::1]:80", "[a]:80", ":80", "a..b:80", "a b:80", "a\nb:80", "1.2.3:80",
-        "300.1.1.1:80", "-:", "",
+        "a.example",
+        "a.example:0",
+        "a.example:65536",
+        "::1:80",
+        "0.0.0.0:80",
+        "[::]:80",
+        "224.0.0.1:80",
+        "255.255.255.255:80",
+        "[fe80::1]:80",
+        "[a]:80",
+        ":80",
+        "a..b:80",
+        "a b:80",
+        "a\nb:80",
+        "1.2.3:80",
+        "300.1.1.1:80",
+        "-:",
+        "",
     ] {
         assert!(text.parse::<Endpoint>().is_err(), "{text:?}");
     }
@@ -46,7 +61,9 @@ fn what_is_no_single_host_is_refused() {
 
 #[test]
 fn loopback_is_known_by_address_and_by_name() {
-    for text in ["127.0.0.1:1", "127.3.2.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "localhost:1", "a.localhost:1"] {
+    for text in
+        ["127.0.0.1:1", "127.3.2.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "localhost:1", "a.localhost:1"]
+    {
         assert!(text.parse::<Endpoint>().unwrap().is_loopback(), "{text}");
     }
     for text in ["10.0.0.1:1", "[2001:db8::1]:1", "localhost.example:1", "notlocalhost:1"] {

@@ -17,7 +17,9 @@ pub(super) fn open_kvm() -> Result<(), String> {
         Err(error) => Err(match error.kind() {
             io::ErrorKind::NotFound => format!("{KVM} does not exist: this host has no KVM"),
             io::ErrorKind::PermissionDenied => {
-                format!("{KVM} may not be opened by this user; being in its group (often `kvm`) would allow it")
+                format!(
+                    "{KVM} may not be opened by this user; being in its group (often `kvm`) would allow it"
+                )
             }
             _ => format!("{KVM} cannot be opened: {error}"),
         }),
@@ -51,7 +53,9 @@ pub(super) async fn boot(
     let start = Instant::now();
     let machine = match driver.start(&spec).await {
         Ok(machine) => machine,
-        Err(error @ (VmmError::EndedInBoot { .. } | VmmError::Control { .. })) => return Ok(Err(failed(&error))),
+        Err(error @ (VmmError::EndedInBoot { .. } | VmmError::Control { .. })) => {
+            return Ok(Err(failed(&error)));
+        }
         Err(error) => return Err(error),
     };
     let ready = async { greet(machine.connect_agent().await.map_err(|e| e.to_string())?).await };

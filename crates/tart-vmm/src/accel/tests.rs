@@ -2,7 +2,8 @@ use super::*;
 
 #[test]
 fn the_choice_is_explained_in_a_line() {
-    let choice = Choice { acceleration: Acceleration::Tcg, reason: "/dev/kvm does not exist".into(), cached: true };
+    let choice =
+        Choice { acceleration: Acceleration::Tcg, reason: "/dev/kvm does not exist".into(), cached: true };
     insta::assert_snapshot!(choice.explain(), @"guests run emulated (TCG): /dev/kvm does not exist (found earlier)");
     let choice = Choice {
         acceleration: Acceleration::Kvm,

@@ -69,7 +69,8 @@ pub(crate) fn arguments(
 fn machine(args: &mut Arguments, acceleration: Acceleration) {
     // Devices are described by ACPI: distribution kernels do not read them from the command line. Without a memory
     // image in core dumps, and without searching for equal pages, which would let guests learn of each other.
-    let common = "microvm,acpi=on,rtc=on,x-option-roms=off,auto-kernel-cmdline=off,dump-guest-core=off,mem-merge=off";
+    let common =
+        "microvm,acpi=on,rtc=on,x-option-roms=off,auto-kernel-cmdline=off,dump-guest-core=off,mem-merge=off";
     match acceleration {
         Acceleration::Kvm => {
             args.option("-machine", format!("{common},pit=off,pic=off"));

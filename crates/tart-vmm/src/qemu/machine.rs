@@ -68,11 +68,17 @@ pub(super) struct QemuMachine {
 }
 
 /// Starts QEMU and waits until it runs the guest.
-pub(super) async fn start(driver: &QemuDriver, spec: &MachineSpec, line: &str) -> Result<QemuMachine, VmmError> {
+pub(super) async fn start(
+    driver: &QemuDriver,
+    spec: &MachineSpec,
+    line: &str,
+) -> Result<QemuMachine, VmmError> {
     let what = |what: &str| format!("{what} of virtual machine `{}`", spec.id);
-    let dir = rustix::fs::open(&spec.run_dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| VmmError::system(what("open the directory"), e))?;
-    let agent = UnixListener::bind(socket_path(&dir)).map_err(|e| VmmError::system(what("make the socket"), e))?;
+    let dir =
+        rustix::fs::open(&spec.run_dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| VmmError::system(what("open the directory"), e))?;
+    let agent =
+        UnixListener::bind(socket_path(&dir)).map_err(|e| VmmError::system(what("make the socket"), e))?;
     let pair = || StdUnixStream::pair().map_err(|e| VmmError::system(what("make a socket pair"), e));
     let ((qmp, qmp_far), (console, console_far)) = (pair()?, pair()?);
     let nic = spec.nic.as_ref().map(|nic| match &nic.link {
@@ -89,18 +95,21 @@ pub(super) async fn start(driver: &QemuDriver, spec: &MachineSpec, line: &str) -
         [qmp_far.into(), console_far.into(), agent.into()].into_iter().map(Arc::new).collect();
     inherit.extend(nic);
     let max_file = max_file(spec);
-    let launch = Launch { program: driver.binary.clone(), args, dir: spec.run_dir.clone(), inherit, max_file };
+    let launch =
+        Launch { program: driver.binary.clone(), args, dir: spec.run_dir.clone(), inherit, max_file };
     let (process, stderr) = driver
         .launcher
         .launch(launch)
         .await
         .map_err(|e| VmmError::system(format!("run {}", driver.binary.display()), e))?;
-    run_dir::record(&spec.run_dir, process.pid()).map_err(|e| VmmError::system(what("record the process"), e))?;
+    run_dir::record(&spec.run_dir, process.pid())
+        .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let connection = |e: io::Error| VmmError::system(what("watch the sockets"), e);
     let console = tokio_stream(console).map_err(connection)?;
     let qmp = tokio_stream(qmp).map_err(connection)?;
-    let stderr = tokio::net::unix::pipe::Receiver::from_owned_fd(OwnedFd::from(stderr)).map_err(connection)?;
+    let stderr =
+        tokio::net::unix::pipe::Receiver::from_owned_fd(OwnedFd::from(stderr)).map_err(connection)?;
     let (console_tail, monitor_tail) = (Tail::new(CONSOLE_TAIL), Tail::new(MONITOR_TAIL));
     let killed = Arc::new(AtomicBool::new(false));
     let mut readers = JoinSet::new();

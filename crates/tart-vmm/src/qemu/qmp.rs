@@ -89,13 +89,19 @@ impl<W: AsyncWrite + Unpin> Qmp<W> {
         }
         let pending = Pending::default();
         let reader = tokio::spawn(read(lines, pending.clone()));
-        let qmp = Self { writer: tokio::sync::Mutex::new(writer), pending, next_id: AtomicU64::new(1), reader };
+        let qmp =
+            Self { writer: tokio::sync::Mutex::new(writer), pending, next_id: AtomicU64::new(1), reader };
         qmp.execute("qmp_capabilities", json!({}), limit).await?;
         Ok(qmp)
     }
 
     /// Runs a command and gives its answer.
-    pub(crate) async fn execute(&self, command: &str, arguments: Value, limit: Duration) -> Result<Value, QmpError> {
+    pub(crate) async fn execute(
+        &self,
+        command: &str,
+        arguments: Value,
+        limit: Duration,
+    ) -> Result<Value, QmpError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         lock(&self.pending).insert(id, answer);

@@ -49,7 +49,10 @@ pub(super) fn kill(machine: &Path) -> io::Result<Option<u32>> {
     }
     let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
     if poll(&mut ended, Some(&Timespec { tv_sec: END_LIMIT, tv_nsec: 0 }))? == 0 {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, format!("process {pid} was killed but does not end")));
+        return Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("process {pid} was killed but does not end"),
+        ));
     }
     Ok(Some(pid))
 }

@@ -1,5 +1,5 @@
 use std::{
-    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    os::unix::process::ExitStatusExt,
     process::{Child, Command},
 };
 
@@ -14,8 +14,7 @@ fn abandoned(root: &Path) -> (PathBuf, MachineDir) {
     let run_dir = RunDir::create(root).unwrap();
     let machine = run_dir.machine("vm-1").unwrap();
     let path = run_dir.path().to_owned();
-    let RunDir { .. } = &run_dir;
-    // The lock goes with the process; the directory stays.
+    // Under another name, the directory stays while its lock goes, as when a process is killed.
     let copy = path.with_file_name(format!("{PREFIX}abandoned"));
     fs::rename(&path, &copy).unwrap();
     drop(run_dir);
@@ -73,7 +72,8 @@ fn a_process_that_only_has_the_number_is_left_alone() {
     let root = tempfile::tempdir().unwrap();
     let (dir, machine) = abandoned(root.path());
     let mut child = sleeper();
-    fs::write(machine.path().join("process"), format!("{} 1 {}\n", child.id(), crate::host::boot_id())).unwrap();
+    fs::write(machine.path().join("process"), format!("{} 1 {}\n", child.id(), crate::host::boot_id()))
+        .unwrap();
     assert_eq!(reap(root.path()).unwrap(), Reaped { dirs: vec![dir], ..Reaped::default() });
     assert!(child.try_wait().unwrap().is_none());
     child.kill().unwrap();

@@ -39,7 +39,36 @@ fn shown(spec: &MachineSpec, acceleration: Acceleration) -> String {
 
 #[test]
 fn an_emulated_machine_has_what_its_specification_says() {
-    insta::assert_snapshot!(shown(&spec(), Acceleration::Tcg));
+    insta::assert_snapshot!(shown(&spec(), Acceleration::Tcg), @r#"
+     -nodefaults
+    -no-user-config
+    -name tart-job-42
+    -display none
+    -no-reboot
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+    -machine microvm,acpi=on,rtc=on,x-option-roms=off,auto-kernel-cmdline=off,dump-guest-core=off,mem-merge=off,pit=on,pic=on
+    -accel tcg,thread=multi,tb-size=256
+    -cpu max,la57=off
+    -global virtio-mmio.force-legacy=false
+    -m 1025M
+    -smp 2
+    -kernel /assets/bzImage
+    -initrd /assets/initrd
+    -append console=ttyS0 quiet
+    -chardev socket,id=qmp,fd=11
+    -mon chardev=qmp,mode=control
+    -chardev socket,id=console,fd=12
+    -serial chardev:console
+    -chardev socket,id=agent,fd=13,server=on,wait=off
+    -device virtio-serial-device,max_ports=2
+    -device virtserialport,chardev=agent,name=tart.agent
+    -object rng-builtin,id=rng
+    -device virtio-rng-device,rng=rng
+    -blockdev {"cache":{"no-flush":false},"discard":"ignore","driver":"raw","file":{"aio":"threads","cache":{"no-flush":false},"discard":"ignore","driver":"file","filename":"/var/lib/tart/helper, with comma","read-only":true},"node-name":"disk0","read-only":true}
+    -device virtio-blk-device,drive=disk0,serial=helper
+    -blockdev {"cache":{"no-flush":true},"discard":"unmap","driver":"raw","file":{"aio":"threads","cache":{"no-flush":true},"discard":"unmap","driver":"file","filename":"/var/lib/tart/scratch, with comma","read-only":false},"node-name":"disk1","read-only":false}
+    -device virtio-blk-device,drive=disk1,serial=scratch
+    "#);
 }
 
 #[test]
@@ -47,7 +76,11 @@ fn a_machine_with_kvm_needs_no_old_timers() {
     let text = shown(&MachineSpec { disks: vec![], ..spec() }, Acceleration::Kvm);
     let differing: Vec<_> =
         text.lines().filter(|line| ["-mach", "-acc", "-cpu"].iter().any(|p| line.starts_with(p))).collect();
-    insta::assert_snapshot!(differing.join("\n"));
+    insta::assert_snapshot!(differing.join("\n"), @"
+    -machine microvm,acpi=on,rtc=on,x-option-roms=off,auto-kernel-cmdline=off,dump-guest-core=off,mem-merge=off,pit=off,pic=off
+    -accel kvm
+    -cpu host
+    ");
 }
 
 #[test]
@@ -58,8 +91,14 @@ fn a_network_device_is_an_inherited_descriptor() {
         let text = shown(&MachineSpec { nic, ..spec() }, Acceleration::Tcg);
         text.lines().filter(|line| line.contains("nic")).collect::<Vec<_>>().join("\n")
     };
-    insta::assert_snapshot!(lines(nic(NicLink::Stream(fd.clone()))));
-    insta::assert_snapshot!(lines(nic(NicLink::Tap(fd.clone()))));
+    insta::assert_snapshot!(lines(nic(NicLink::Stream(fd.clone()))), @"
+    -netdev stream,id=nic,server=off,addr.type=fd,addr.str=14
+    -device virtio-net-device,netdev=nic,mac=02:00:00:00:00:01
+    ");
+    insta::assert_snapshot!(lines(nic(NicLink::Tap(fd.clone()))), @"
+    -netdev tap,id=nic,fd=14
+    -device virtio-net-device,netdev=nic,mac=02:00:00:00:00:01
+    ");
     assert_eq!(lines(None), "");
     let odd = Nic { mac: "02:00:00:00:00:01,script=x".into(), link: NicLink::Tap(fd) };
     assert!(arguments(&MachineSpec { nic: Some(odd), ..spec() }, Acceleration::Tcg, "", FDS).is_err());
@@ -68,10 +107,10 @@ fn a_network_device_is_an_inherited_descriptor() {
 #[test]
 fn specifications_that_break_a_rule_are_refused() {
     let refused = |spec: MachineSpec| spec.check().unwrap_err().to_string();
-    insta::assert_snapshot!(refused(MachineSpec { id: "a,b".into(), ..spec() }));
-    insta::assert_snapshot!(refused(MachineSpec { vcpus: 0, ..spec() }));
-    insta::assert_snapshot!(refused(MachineSpec { memory_bytes: 1000, ..spec() }));
+    insta::assert_snapshot!(refused(MachineSpec { id: "a,b".into(), ..spec() }), @"machine `a,b` cannot be started: `a,b` is no machine name of at most 40 lower case letters, digits and hyphens");
+    insta::assert_snapshot!(refused(MachineSpec { vcpus: 0, ..spec() }), @"machine `job-42` cannot be started: it has no processor");
+    insta::assert_snapshot!(refused(MachineSpec { memory_bytes: 1000, ..spec() }), @"machine `job-42` cannot be started: 1000 bytes of memory are less than the 96 MiB that a guest needs");
     let disk = DiskSpec { serial: "a,b".into(), path: "/x".into(), read_only: true };
-    insta::assert_snapshot!(refused(MachineSpec { disks: vec![disk], ..spec() }));
+    insta::assert_snapshot!(refused(MachineSpec { disks: vec![disk], ..spec() }), @"machine `job-42` cannot be started: `a,b` is no disk serial of at most 20 letters, digits, - and _");
     assert!(spec().check().is_ok());
 }
