@@ -39,7 +39,8 @@ pub(crate) fn load(source: &AgentSource) -> Result<Vec<u8>> {
     match embedded {
         Some(bytes) => check(bytes.to_vec(), "the embedded agent"),
         None => {
-            let looked_at = places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+            let looked_at =
+                places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
             Err(AssetError::NoAgent { looked_at })
         }
     }
@@ -55,7 +56,9 @@ fn check(bytes: Vec<u8>, what: &str) -> Result<Vec<u8>> {
     let reason = match Elf::parse(&bytes) {
         None => "it is no program for x86-64",
         // The initramfs has no libraries.
-        Some(elf) if elf.section(".interp").is_some() => "it is not statically linked; build it with `cargo xtask agent`",
+        Some(elf) if elf.section(".interp").is_some() => {
+            "it is not statically linked; build it with `cargo xtask agent`"
+        }
         Some(_) => return Ok(bytes),
     };
     Err(AssetError::malformed(what, reason))
@@ -72,7 +75,8 @@ mod tests {
         let path = dir.path().join("agent");
         let load_file = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            load(&AgentSource::File(path.clone())).map_err(|e| e.to_string().replace(dir.path().to_str().unwrap(), ""))
+            load(&AgentSource::File(path.clone()))
+                .map_err(|e| e.to_string().replace(dir.path().to_str().unwrap(), ""))
         };
         assert!(load_file(&elf(".text", b"")).is_ok());
         insta::assert_snapshot!(load_file(&elf(".interp", b"/lib64/ld.so")).unwrap_err(), @"the guest agent /agent cannot be used: it is not statically linked; build it with `cargo xtask agent`");

@@ -35,7 +35,9 @@ pub(crate) fn open(image: &[u8]) -> Result<Kernel> {
         return Err(malformed("neither a bzImage nor an ELF file for x86-64".into()));
     }
     let payload = header.payload().ok_or_else(|| {
-        malformed("its header says nothing of where the compressed kernel is; give the uncompressed vmlinux".into())
+        malformed(
+            "its header says nothing of where the compressed kernel is; give the uncompressed vmlinux".into(),
+        )
     })?;
     let vmlinux = decompress::first_stream(payload, MAX_KERNEL)
         .map_err(|error| malformed(format!("cannot decompress it: {error}")))?;

@@ -35,7 +35,9 @@ pub(crate) fn read(
                 continue;
             }
             let path = entry.path()?;
-            let Some(path) = path.to_str().map(|path| path.trim_start_matches("./").to_owned()) else { continue };
+            let Some(path) = path.to_str().map(|path| path.trim_start_matches("./").to_owned()) else {
+                continue;
+            };
             if wanted(&path) {
                 let contents = decompress::all(entry, limit)?;
                 take(&path, contents)?;
@@ -61,7 +63,9 @@ pub(crate) mod samples {
         }
         let data = zstd::encode_all(&*data.into_inner().unwrap(), 1).unwrap();
         let mut package = ar::Builder::new(Vec::new());
-        for (name, contents) in [("debian-binary", &b"2.0\n"[..]), ("control.tar.zst", b""), ("data.tar.zst", &data)] {
+        for (name, contents) in
+            [("debian-binary", &b"2.0\n"[..]), ("control.tar.zst", b""), ("data.tar.zst", &data)]
+        {
             package.append(&ar::Header::new(name.into(), contents.len() as u64), contents).unwrap();
         }
         package.into_inner().unwrap()

@@ -56,7 +56,16 @@ impl Recipe {
             name: crate::store::DEFAULT_IMAGE,
             text: "the default image",
             variant: "minbase",
-            packages: &["ca-certificates", "curl", "git", "make", "procps", "python3-minimal", "unzip", "xz-utils"],
+            packages: &[
+                "ca-certificates",
+                "curl",
+                "git",
+                "make",
+                "procps",
+                "python3-minimal",
+                "unzip",
+                "xz-utils",
+            ],
             hooks: &[
                 // Installing a package in a job must not start its services.
                 r#"printf '#!/bin/sh\nexit 101\n' > "$1"/usr/sbin/policy-rc.d && chmod 755 "$1"/usr/sbin/policy-rc.d"#,

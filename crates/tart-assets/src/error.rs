@@ -49,7 +49,9 @@ pub enum AssetError {
         path: PathBuf,
     },
     /// No package of the distribution has a kernel for guests.
-    #[error("no guest kernel in the package lists ({tried}); run `apt-get update`, or give a kernel with --kernel")]
+    #[error(
+        "no guest kernel in the package lists ({tried}); run `apt-get update`, or give a kernel with --kernel"
+    )]
     NoKernelPackage {
         /// The packages that were looked for.
         tried: String,
@@ -63,13 +65,17 @@ pub enum AssetError {
         known: String,
     },
     /// A name that is not one of an image.
-    #[error("`{name}` is no name for an image: 1 to 128 letters, digits and `._-/:@`, not first `.`, `-` or `/`")]
+    #[error(
+        "`{name}` is no name for an image: 1 to 128 letters, digits and `._-/:@`, not first `.`, `-` or `/`"
+    )]
     ImageName {
         /// The name.
         name: String,
     },
     /// No guest agent.
-    #[error("the guest agent is missing (looked at {looked_at}); build it with `cargo xtask agent` or set TART_AGENT")]
+    #[error(
+        "the guest agent is missing (looked at {looked_at}); build it with `cargo xtask agent` or set TART_AGENT"
+    )]
     NoAgent {
         /// The places.
         looked_at: String,

@@ -26,18 +26,20 @@ pub(crate) fn build(store: &Store, _key: &str, kernel: &Opened, agent: &[u8]) ->
     for file in &kernel.manifest.files {
         if let Some(name) = file.role.strip_prefix(MODULE) {
             let path = kernel.path_of(file);
-            let contents = std::fs::read(&path).map_err(|source| AssetError::Io { action: "read", path, source })?;
+            let contents =
+                std::fs::read(&path).map_err(|source| AssetError::Io { action: "read", path, source })?;
             modules.push((name, contents));
         }
     }
-    let archive = pack(agent, &modules).map_err(|error| AssetError::malformed("the initramfs", error.to_string()))?;
+    let archive =
+        pack(agent, &modules).map_err(|error| AssetError::malformed("the initramfs", error.to_string()))?;
     let release = kernel.manifest.detail("release").unwrap_or_default().to_owned();
     Ok(Manifest {
         kind: Kind::Initrd,
         name: release.clone(),
         files: vec![store.add_bytes("initrd", &archive)?],
         details: vec![("kernel".into(), release), ("agent".into(), crate::store::digest(agent))],
-        image: crate::ImageConfig::default(),
+        ..Manifest::default()
     })
 }
 

@@ -10,7 +10,7 @@ use crate::{
     bzimage::{self, MAX_KERNEL},
     deb,
     error::{AssetError, IoContext, Result},
-    model::{ImageConfig, KernelSource, Kind},
+    model::{KernelSource, Kind},
     modules::{self, Modules},
     packages,
     store::{Manifest, Store, key_of},
@@ -38,8 +38,8 @@ pub(crate) fn key(store: &Store, source: &KernelSource) -> Result<String> {
         KernelSource::File { kernel, modules } => {
             let file = File::open(kernel).at("open the kernel", kernel)?;
             let (digest, _) = crate::store::hash(&file).at("read the kernel", kernel)?;
-            let modules = modules.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-            Ok(key_of(&[LAYOUT, "file", &digest, &modules]))
+            let modules = modules.as_deref().map(read_modules).transpose()?.map(|modules| modules.digest());
+            Ok(key_of(&[LAYOUT, "file", &digest, &modules.unwrap_or_default()]))
         }
     }
 }
@@ -95,11 +95,15 @@ fn from_package(store: &Store, package: &packages::Package) -> Result<Manifest> 
 fn read_package(store: &Store, path: &Path, package: &packages::Package) -> Result<Manifest> {
     let mut parts = Parts::default();
     let wanted = |path: &str| {
-        path.starts_with("boot/vmlinuz-") || path.ends_with("/modules.builtin") || modules::name_of(path).is_some()
+        path.starts_with("boot/vmlinuz-")
+            || path.ends_with("/modules.builtin")
+            || modules::name_of(path).is_some()
     };
     let file = File::open(path).at("open", path)?;
     deb::read(file, MAX_KERNEL, wanted, |path, contents| parts.take(path, contents)).at("unpack", path)?;
-    let image = parts.image.ok_or_else(|| AssetError::malformed(format!("the package {}", package.name), "no kernel in it"))?;
+    let image = parts
+        .image
+        .ok_or_else(|| AssetError::malformed(format!("the package {}", package.name), "no kernel in it"))?;
     let details = vec![("package".into(), package.to_string())];
     store_kernel(store, &package.name, &image, Some(&parts.modules), details)
 }
@@ -155,7 +159,9 @@ fn read_modules(root: &Path) -> Result<Modules> {
             // Links, as `build`, lead elsewhere.
             if kind.is_dir() {
                 directories.push(path);
-            } else if kind.is_file() && (text.ends_with("/modules.builtin") || modules::name_of(&text).is_some()) {
+            } else if kind.is_file()
+                && (text.ends_with("/modules.builtin") || modules::name_of(&text).is_some())
+            {
                 let contents = read_bounded(&path, MAX_KERNEL)?;
                 parts.take(&text, contents).at("read", &path)?;
             }
@@ -180,7 +186,7 @@ fn store_kernel(
         files.push(store.add_bytes(&format!("{MODULE}{}.ko", module.name), &module.contents)?);
     }
     details.insert(0, ("release".into(), kernel.release.unwrap_or_default()));
-    Ok(Manifest { kind: Kind::Kernel, name: name.to_owned(), files, details, image: ImageConfig::default() })
+    Ok(Manifest { kind: Kind::Kernel, name: name.to_owned(), files, details, ..Manifest::default() })
 }
 
 #[cfg(test)]
@@ -211,7 +217,9 @@ mod tests {
             ("boot/config-6.12.9-cloud".into(), vec![0; 9]),
             ("lib/modules/6.12.9-cloud/modules.builtin".into(), samples::BUILTIN.into()),
         ];
-        files.extend(samples::all().into_iter().map(|(path, file)| (format!("lib/modules/6.12.9-cloud/{path}"), file)));
+        files.extend(
+            samples::all().into_iter().map(|(path, file)| (format!("lib/modules/6.12.9-cloud/{path}"), file)),
+        );
         let borrowed: Vec<_> = files.iter().map(|(path, file)| (&**path, &**file)).collect();
         let path = dir.path().join("kernel.deb");
         fs::write(&path, deb::samples::package(&borrowed)).unwrap();

@@ -104,7 +104,7 @@ pub struct Entry {
 }
 
 /// Kind of a stored entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A kernel with its modules.
@@ -114,6 +114,7 @@ pub enum Kind {
     /// A helper disk.
     Helper,
     /// An image.
+    #[default]
     Image,
 }
 

@@ -15,7 +15,8 @@ use crate::{
 const REQUIRED: &[&str] = &["virtio_mmio", "virtio_blk", "virtio_console", "squashfs", "overlay", "ext4"];
 
 /// These make the guest better.
-const OPTIONAL: &[&str] = &["virtio_net", "virtio_rng", "virtio_balloon", "vmw_vsock_virtio_transport", "erofs"];
+const OPTIONAL: &[&str] =
+    &["virtio_net", "virtio_rng", "virtio_balloon", "vmw_vsock_virtio_transport", "erofs"];
 
 /// Largest module, in bytes, uncompressed.
 const MAX_MODULE: u64 = 64 << 20;
@@ -54,6 +55,14 @@ impl Modules {
         self.builtin = list.lines().filter_map(name_of).collect();
     }
 
+    /// Names all of them and their contents.
+    pub(crate) fn digest(&self) -> String {
+        let files =
+            self.files.iter().map(|(name, contents)| format!("{name} {}", crate::store::digest(contents)));
+        let all: Vec<String> = files.chain(self.builtin.iter().cloned()).collect();
+        crate::store::digest(all.join("\n").as_bytes())
+    }
+
     /// Everything a guest needs, each module after those it needs.
     pub(crate) fn for_guest(&self) -> Result<Vec<Module>> {
         for name in REQUIRED {
@@ -78,9 +87,13 @@ impl Modules {
             return Ok(());
         }
         let what = || format!("the kernel's module {name}");
-        let file = self.files.get(name).ok_or_else(|| AssetError::malformed(what(), "another module needs it, but it is missing"))?;
+        let file = self
+            .files
+            .get(name)
+            .ok_or_else(|| AssetError::malformed(what(), "another module needs it, but it is missing"))?;
         let contents = unpack(file).map_err(|error| AssetError::malformed(what(), error.to_string()))?;
-        let needs = depends(&contents).ok_or_else(|| AssetError::malformed(what(), "it is no module for x86-64"))?;
+        let needs =
+            depends(&contents).ok_or_else(|| AssetError::malformed(what(), "it is no module for x86-64"))?;
         for need in &needs.hard {
             self.add(need, seen, order)?;
         }
@@ -133,13 +146,17 @@ pub(crate) mod samples {
 
     /// All that is required: some built in, some compressed, some with dependencies.
     pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
-        let xz = decompress::all(liblzma::read::XzEncoder::new(&*module("depends=virtio"), 0), 1 << 20).unwrap();
+        let xz =
+            decompress::all(liblzma::read::XzEncoder::new(&*module("depends=virtio"), 0), 1 << 20).unwrap();
         vec![
             ("kernel/drivers/virtio/virtio_mmio.ko.xz", xz),
             ("kernel/drivers/virtio/virtio.ko", module("depends=virtio-ring\0license=GPL")),
             ("kernel/drivers/virtio/virtio_ring.ko", module("depends=")),
             ("kernel/drivers/block/virtio_blk.ko", module("depends=virtio,virtio_ring")),
-            ("kernel/drivers/char/virtio-rng.ko.zst", zstd::encode_all(&*module("depends=virtio"), 1).unwrap()),
+            (
+                "kernel/drivers/char/virtio-rng.ko.zst",
+                zstd::encode_all(&*module("depends=virtio"), 1).unwrap(),
+            ),
             ("kernel/fs/squashfs/squashfs.ko", module("softdep=pre: crc32c virtio-net post: ext4")),
             ("kernel/fs/overlayfs/overlay.ko", module("")),
             ("kernel/sound/beep.ko", module("")),
@@ -167,7 +184,10 @@ mod tests {
     #[test]
     fn modules_come_after_those_they_need() {
         let names: Vec<_> = sample().for_guest().unwrap().into_iter().map(|module| module.name).collect();
-        assert_eq!(names, ["virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "squashfs", "overlay", "virtio_rng"]);
+        assert_eq!(
+            names,
+            ["virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "squashfs", "overlay", "virtio_rng"]
+        );
     }
 
     #[test]

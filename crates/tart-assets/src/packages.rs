@@ -43,9 +43,9 @@ pub(crate) fn best(candidates: &[&str]) -> Result<Package> {
         let real = kernel_dependency(&shown).unwrap_or_else(|| (*candidate).to_owned());
         // Some mirrors lack the signed variant for a while. Guests check no signature.
         for name in [real.clone(), format!("{real}-unsigned")] {
-            let package = show(&name).ok().and_then(|shown| {
-                Package::parse(&format!("{name}={}", field(&shown, "Version")?))
-            });
+            let package = show(&name)
+                .ok()
+                .and_then(|shown| Package::parse(&format!("{name}={}", field(&shown, "Version")?)));
             if let Some(package) = package {
                 return Ok(package);
             }
@@ -65,7 +65,9 @@ fn field<'a>(record: &'a str, name: &str) -> Option<&'a str> {
 /// The kernel that a package without files depends on.
 fn kernel_dependency(record: &str) -> Option<String> {
     let names = field(record, "Depends")?.split([',', '|']).filter_map(|item| item.split_whitespace().next());
-    let kernel = |name: &&str| name.strip_prefix("linux-image-").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let kernel = |name: &&str| {
+        name.strip_prefix("linux-image-").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
     names.into_iter().find(kernel).map(str::to_owned)
 }
 

@@ -12,7 +12,6 @@ use crate::{
     debootstrap::Mode,
     decompress,
     error::{AssetError, IoContext, Result},
-    model::ImageConfig,
     program::{MMDEBSTRAP, TAR},
     squashfs,
     store::{Manifest, Store, StoredFile},
@@ -27,7 +26,6 @@ pub(crate) fn build(store: &Store, recipe: &Recipe) -> Result<Manifest> {
     let mode = Mode::here().ok_or(AssetError::MissingProgram { program: "newuidmap", package: "uidmap" })?;
     let mut command = MMDEBSTRAP.command(recipe.arguments(mode));
     command.stdout(Stdio::piped());
-    // Its directory is no secret, but it must be on a file system that allows devices and programs.
     let mut running = MMDEBSTRAP.start(store, command)?;
     let Some(tar) = running.child.stdout.take() else {
         return Err(AssetError::malformed("mmdebstrap", "it has no standard output"));
@@ -40,7 +38,7 @@ pub(crate) fn build(store: &Store, recipe: &Recipe) -> Result<Manifest> {
         name: recipe.name.to_owned(),
         files: vec![disk?],
         details: vec![("mode".into(), format!("{mode:?}").to_lowercase())],
-        image: ImageConfig::default(),
+        ..Manifest::default()
     })
 }
 
@@ -65,7 +63,8 @@ fn import_directory(store: &Store, source: &Path) -> Result<StoredFile> {
         let what = source.display().to_string();
         return Err(AssetError::malformed(what, "no root file system: neither `bin` nor `usr` is in it"));
     }
-    let mut args = vec!["--create", "--sort=name", "--numeric-owner", "--one-file-system", "--xattrs", "--acls"];
+    let mut args =
+        vec!["--create", "--sort=name", "--numeric-owner", "--one-file-system", "--xattrs", "--acls"];
     if !rustix::process::geteuid().is_root() {
         // The files of a user's own directory are root's in the guest.
         args.extend(["--owner=0", "--group=0"]);

@@ -66,7 +66,10 @@ fn check(tar: impl Read) -> io::Result<()> {
         }
         let path = entry.path_bytes();
         if path.split(|byte| *byte == b'/').any(|part| part == b"..") {
-            return Err(invalid(format!("the path `{}` leads out of it", String::from_utf8_lossy(&path).escape_debug())));
+            return Err(invalid(format!(
+                "the path `{}` leads out of it",
+                String::from_utf8_lossy(&path).escape_debug()
+            )));
         }
     }
     if count == 0 { Err(invalid("no files in it".into())) } else { Ok(()) }

@@ -15,6 +15,7 @@ mod upkeep;
 use std::{
     collections::HashMap,
     fmt, fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -26,9 +27,8 @@ pub(crate) use upkeep::key_of;
 use crate::{
     agent,
     error::{AssetError, IoContext, Result},
-    initramfs,
-    kernel,
-    model::{BootAssets, BootRequest, ImageConfig, ImageDisk, Kind},
+    initramfs, kernel,
+    model::{BootAssets, BootRequest, ImageDisk, Kind},
     progress::{Progress, Silent},
     rootfs::{self, Recipe},
     squashfs,
@@ -51,7 +51,10 @@ pub struct Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("root", &self.root).field("shared", &self.shared).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("root", &self.root)
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,7 +94,8 @@ impl Store {
         }
         let root = fs::canonicalize(root).at("find", root)?;
         let system = Path::new(SYSTEM_ROOT);
-        let shares = !rustix::process::geteuid().is_root() && root != system && system.join("entries").is_dir();
+        let shares =
+            !rustix::process::geteuid().is_root() && root != system && system.join("entries").is_dir();
         let shared = shares.then(|| Box::new(Self::at(system.to_owned())));
         Ok(Self { shared, ..Self::at(root) })
     }
@@ -135,7 +139,12 @@ impl Store {
             initramfs::build(store, key, &kernel, &agent)
         })?;
         let helper = self.recipe(&Recipe::helper())?;
-        let digests = [kernel.digest("kernel")?, kernel.digest("vmlinux")?, initrd.digest("initrd")?, helper.digest("disk")?];
+        let digests = [
+            kernel.digest("kernel")?,
+            kernel.digest("vmlinux")?,
+            initrd.digest("initrd")?,
+            helper.digest("disk")?,
+        ];
         Ok(BootAssets {
             kernel: kernel.path("kernel")?,
             vmlinux: kernel.path("vmlinux")?,
@@ -156,12 +165,36 @@ impl Store {
             return self.recipe(&Recipe::default_image())?.image();
         }
         if name_or_path.starts_with(['/', '.']) && Path::new(name_or_path).exists() {
-            return self.import_rootfs(name_or_path, Path::new(name_or_path));
+            return self.image_at(Path::new(name_or_path));
         }
         match self.find(Kind::Image, &entries::name_key(name_or_path)?)? {
             Some(found) => found.image(),
             None => Err(AssetError::NoImage { name: name_or_path.to_owned(), known: self.image_names() }),
         }
+    }
+
+    /// The root file system at a path. A tarball that has not changed since is not read again.
+    fn image_at(&self, path: &Path) -> Result<ImageDisk> {
+        let path = fs::canonicalize(path).at("find", path)?;
+        let metadata = fs::metadata(&path).at("look at", &path)?;
+        let name = path.display().to_string();
+        let build = |store: &Self, _: &str| {
+            let disk = rootfs::import(store, &path)?;
+            Ok(Manifest { kind: Kind::Image, name: name.clone(), files: vec![disk], ..Manifest::default() })
+        };
+        if metadata.is_dir() {
+            let _lock = self.lock()?;
+            let manifest = build(self, "")?;
+            self.save(&key_of(&["directory", &name]), &manifest)?;
+            return self.open_entry(manifest)?.image();
+        }
+        let state = [
+            metadata.ino(),
+            metadata.size(),
+            metadata.mtime().cast_unsigned(),
+            metadata.mtime_nsec().cast_unsigned(),
+        ];
+        self.entry(Kind::Image, &key_of(&["tarball", &name, &format!("{state:?}")]), build)?.image()
     }
 
     /// Stores a root file system as an image: a tarball, compressed or not, or a directory. An image of that name is
@@ -179,7 +212,7 @@ impl Store {
             name: name.to_owned(),
             files: vec![disk],
             details,
-            image: ImageConfig::default(),
+            ..Manifest::default()
         };
         self.save(&key, &manifest)?;
         self.open_entry(manifest)?.image()
@@ -235,6 +268,10 @@ impl Store {
                     self.touch(kind, key);
                     return Ok(Some(found));
                 }
+                // Nobody can build it again.
+                Err(AssetError::Damaged { path }) if key.starts_with(entries::NAMED) => {
+                    return Err(AssetError::Damaged { path });
+                }
                 Err(AssetError::Damaged { path }) => {
                     tracing::warn!(path = %path.display(), "a stored file is missing or damaged");
                 }
@@ -269,7 +306,10 @@ pub(crate) struct Opened {
 impl Opened {
     fn file(&self, role: &str) -> Result<&StoredFile> {
         self.manifest.files.iter().find(|file| file.role == role).ok_or_else(|| {
-            AssetError::malformed(format!("the stored {} `{}`", self.manifest.kind.as_str(), self.manifest.name), format!("it has no {role}"))
+            AssetError::malformed(
+                format!("the stored {} `{}`", self.manifest.kind.as_str(), self.manifest.name),
+                format!("it has no {role}"),
+            )
         })
     }
 

@@ -18,8 +18,11 @@ use crate::{
 /// Largest description that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
 
+/// Keys of entries that a person named begin so; all others are digests of inputs.
+pub(super) const NAMED: &str = "named-";
+
 /// An entry of the store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     pub(crate) kind: Kind,
     pub(crate) name: String,
@@ -48,7 +51,8 @@ impl Manifest {
 
     /// Files come from disk: a digest that is none must not lead out of the store.
     fn is_sound(&self, kind: Kind) -> bool {
-        let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let is_digest =
+            |text: &str| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         self.kind == kind && self.files.iter().all(|file| is_digest(&file.digest))
     }
 }
@@ -60,7 +64,7 @@ pub(crate) fn name_key(name: &str) -> Result<String> {
     if name.is_empty() || name.len() > 128 || !name.bytes().all(allowed) || !first_ok {
         return Err(AssetError::ImageName { name: name.to_owned() });
     }
-    Ok(format!("named-{}", name.replace('/', "%")))
+    Ok(format!("{NAMED}{}", name.replace('/', "%")))
 }
 
 impl Store {

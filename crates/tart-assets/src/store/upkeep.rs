@@ -89,7 +89,9 @@ impl Store {
         let mut pruned = Pruned::default();
         let mut used = HashSet::new();
         for (path, manifest, age) in self.all_entries()? {
-            let imported = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"named-"));
+            let imported = path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(entries::NAMED.as_bytes()));
             match manifest {
                 Some(manifest) if imported || age < unused_for => {
                     used.extend(manifest.files.into_iter().map(|file| file.digest));
@@ -152,7 +154,8 @@ impl Store {
 }
 
 fn describe(path: &Path, manifest: Option<Manifest>) -> (Kind, String) {
-    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name =
+        |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     match manifest {
         Some(manifest) => (manifest.kind, manifest.name),
         None => {
