@@ -73,11 +73,9 @@ async fn upload(
     let mut delivered = Ok(());
     loop {
         match reader.next().await {
-            StreamItem::Data { channel: CHANNEL, bytes } => {
-                if delivered.is_ok() {
-                    delivered = to.write_all(&bytes).await.map_err(|e| e.to_string());
-                    traffic.up.fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Ordering::Relaxed);
-                }
+            StreamItem::Data { channel: CHANNEL, bytes } if delivered.is_ok() => {
+                delivered = to.write_all(&bytes).await.map_err(|e| e.to_string());
+                traffic.up.fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Ordering::Relaxed);
             }
             StreamItem::Eof { channel: CHANNEL } | StreamItem::Closed => {
                 if delivered.is_ok() {

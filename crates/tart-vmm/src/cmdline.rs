@@ -23,12 +23,20 @@ const RESERVED: &[(&str, &str)] = &[
     ("nomodule", "the agent loads the drivers of the guest's devices"),
     ("module_blacklist", "the agent loads the drivers of the guest's devices"),
     ("tsc_early_khz", "it depends on the host"),
+    ("lpj", "it depends on the host"),
+    ("maxcpus", "the agent starts the processors; set `vcpus` instead"),
+    ("nosmp", "the agent starts the processors; set `vcpus` instead"),
     ("virtio_mmio.device", "the driver gives the devices"),
 ];
 
 /// The command line of a guest on QEMU. `tsc_khz` is the frequency of the host's time stamp counter, which an
 /// emulated processor passes through.
-pub(crate) fn qemu(acceleration: Acceleration, tsc_khz: u64, extra: &[String]) -> Result<String, VmmError> {
+pub(crate) fn qemu(
+    acceleration: Acceleration,
+    tsc_khz: u64,
+    vcpus: u32,
+    extra: &[String],
+) -> Result<String, VmmError> {
     let mut words: Vec<String> = [
         "console=ttyS0",
         "quiet",
@@ -53,6 +61,11 @@ pub(crate) fn qemu(acceleration: Acceleration, tsc_khz: u64, extra: &[String]) -
             words.push(format!("lpj={}", tsc_khz * 1000 / HZ));
             // The emulator is no processor that speculates.
             words.push("mitigations=off".to_owned());
+            if vcpus > 1 {
+                // While the kernel starts, it patches code that its other processors run, which the emulator does not
+                // always survive. The agent starts them when that is over.
+                words.push("maxcpus=1".to_owned());
+            }
         }
     }
     for word in extra {
@@ -96,8 +109,8 @@ mod tests {
 
     #[test]
     fn the_command_line_depends_on_the_acceleration() {
-        insta::assert_snapshot!(qemu(Acceleration::Tcg, 2_900_000, &["mem_sleep_default=s2idle".into()]).unwrap(), @"console=ttyS0 quiet loglevel=5 panic=-1 reboot=t random.trust_cpu=on tsc=reliable no_timer_check tart.transport=virtio-serial tsc_early_khz=2900000 lpj=11600000 mitigations=off mem_sleep_default=s2idle");
-        insta::assert_snapshot!(qemu(Acceleration::Kvm, 2_900_000, &[]).unwrap(), @"console=ttyS0 quiet loglevel=5 panic=-1 reboot=t random.trust_cpu=on tsc=reliable no_timer_check tart.transport=virtio-serial");
+        insta::assert_snapshot!(qemu(Acceleration::Tcg, 2_900_000, 2, &["mem_sleep_default=s2idle".into()]).unwrap(), @"console=ttyS0 quiet loglevel=5 panic=-1 reboot=t random.trust_cpu=on tsc=reliable no_timer_check tart.transport=virtio-serial tsc_early_khz=2900000 lpj=11600000 mitigations=off maxcpus=1 mem_sleep_default=s2idle");
+        insta::assert_snapshot!(qemu(Acceleration::Kvm, 2_900_000, 2, &[]).unwrap(), @"console=ttyS0 quiet loglevel=5 panic=-1 reboot=t random.trust_cpu=on tsc=reliable no_timer_check tart.transport=virtio-serial");
     }
 
     #[test]
@@ -117,13 +130,13 @@ mod tests {
     #[test]
     fn a_line_too_long_for_the_kernel_is_refused() {
         let words = vec!["a".repeat(1000), "b".repeat(1000)];
-        assert!(qemu(Acceleration::Tcg, 1, &words).is_err());
+        assert!(qemu(Acceleration::Tcg, 1, 1, &words).is_err());
     }
 
     proptest! {
         #[test]
         fn accepted_words_stay_one_word(word in ".{0,30}") {
-            if let Ok(line) = qemu(Acceleration::Tcg, 1, std::slice::from_ref(&word)) {
+            if let Ok(line) = qemu(Acceleration::Tcg, 1, 1, std::slice::from_ref(&word)) {
                 prop_assert_eq!(line.split_ascii_whitespace().next_back(), Some(word.as_str()));
             }
         }

@@ -87,7 +87,7 @@ impl Driver for QemuDriver {
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, VmmError> {
         spec.check()?;
-        let line = cmdline::qemu(self.acceleration, self.tsc_khz, &spec.extra_kernel_args)?;
+        let line = cmdline::qemu(self.acceleration, self.tsc_khz, spec.vcpus, &spec.extra_kernel_args)?;
         Ok(Box::new(machine::start(self, spec, &line).await?))
     }
 }

@@ -183,6 +183,8 @@ fn a_killed_runner_leaves_nothing_after_the_next_has_reaped() {
     let mut runner = Command::new(env::current_exe().unwrap())
         .args(["--exact", "runner_to_be_killed", "--ignored", "--nocapture"])
         .env("TART_TEST_RUNNER_ROOT", root.path())
+        // What it has no time to remove goes with the root.
+        .env("TMPDIR", root.path())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
