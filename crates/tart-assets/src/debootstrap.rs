@@ -43,6 +43,8 @@ impl Recipe {
             hooks: &[
                 // Git's scripts for jobs need none of Perl's library; `perl-base` has its own copy.
                 r#"rm -rf "$1"/usr/lib/x86_64-linux-gnu/perl/5.* "$1"/usr/share/perl/5.* "$1"/usr/share/perl5 "$1"/usr/lib/x86_64-linux-gnu/libperl.so.*"#,
+                // Git-lfs writes its filters in random order. Jobs configure them anyway.
+                r#"rm -f "$1"/etc/gitconfig"#,
                 r#"rm -rf "$1"/var/lib/dpkg "$1"/var/cache/* "$1"/var/log/* "$1"/usr/share/zoneinfo"#,
                 MOUNT_POINTS,
             ],
@@ -156,6 +158,7 @@ mod tests {
         --dpkgopt=path-exclude=/usr/share/lintian/*
         --dpkgopt=path-exclude=/usr/share/bug/*
         --customize-hook=rm -rf "$1"/usr/lib/x86_64-linux-gnu/perl/5.* "$1"/usr/share/perl/5.* "$1"/usr/share/perl5 "$1"/usr/lib/x86_64-linux-gnu/libperl.so.*
+        --customize-hook=rm -f "$1"/etc/gitconfig
         --customize-hook=rm -rf "$1"/var/lib/dpkg "$1"/var/cache/* "$1"/var/log/* "$1"/usr/share/zoneinfo
         --customize-hook=mkdir -p "$1"/builds "$1"/cache && touch "$1"/etc/hosts "$1"/etc/hostname "$1"/etc/resolv.conf
         bookworm
