@@ -171,19 +171,26 @@ pub struct Decoder {
     buffer: BytesMut,
     /// Looking for a preamble: bytes skipped so far.
     searching: Option<usize>,
+    /// Token of the session. A host says its preamble again until it is answered, so the same one may come late.
+    token: Option<[u8; 16]>,
 }
 
 impl Decoder {
     /// A decoder that skips everything before the first preamble.
     #[must_use]
     pub fn new() -> Self {
-        Self { buffer: BytesMut::new(), searching: Some(0) }
+        Self { buffer: BytesMut::new(), searching: Some(0), token: None }
     }
 
     /// A decoder in the middle of a session: frames may follow at once.
     #[must_use]
     pub fn in_session() -> Self {
-        Self { buffer: BytesMut::new(), searching: None }
+        Self { buffer: BytesMut::new(), searching: None, token: None }
+    }
+
+    /// A decoder right after the preamble of a session.
+    pub(crate) fn of_session(preamble: &Preamble) -> Self {
+        Self { buffer: BytesMut::new(), searching: None, token: Some(preamble.token) }
     }
 
     /// Adds received bytes.
@@ -204,10 +211,14 @@ impl Decoder {
         if let Some(skipped) = self.searching {
             return self.find_preamble(skipped);
         }
-        let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
-        if *head == MAGIC {
-            return Ok(self.take_preamble());
+        while self.buffer.starts_with(&MAGIC) {
+            let current = self.token;
+            match self.take_preamble() {
+                Some(preamble) if current == Some(preamble.token) => {}
+                preamble => return Ok(preamble.map(Item::Preamble)),
+            }
         }
+        let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*head);
         let body = length as usize;
         if !(HEADER_LEN..=HEADER_LEN + MAX_MESSAGE).contains(&body) {
@@ -225,7 +236,9 @@ impl Decoder {
         }
         self.buffer.advance(5);
         let stream = self.buffer.get_u32_le();
-        let payload = self.buffer.split_to(len).freeze();
+        // A copy: a slice would keep all of the buffer in memory for as long as the payload waits.
+        let payload = Bytes::copy_from_slice(self.buffer.get(..len).unwrap_or_default());
+        self.buffer.advance(len);
         Ok(Some(Item::Frame(Frame { kind, stream, payload })))
     }
 
@@ -242,15 +255,33 @@ impl Decoder {
         if found.is_none() {
             return Ok(None);
         }
-        let item = self.take_preamble();
-        if item.is_some() {
-            self.searching = None;
+        Ok(self.take_preamble().map(Item::Preamble))
+    }
+
+    /// Skips everything up to the preamble with a token, also what merely looks like a preamble; the session starts
+    /// after it. `None` when more bytes are needed.
+    pub(crate) fn find_answer(&mut self, token: &[u8; 16]) -> Result<Option<Preamble>, FrameError> {
+        let mut skipped = self.searching.unwrap_or(0);
+        loop {
+            let found = self.buffer.windows(MAGIC.len()).position(|window| window == MAGIC);
+            let skip = found.unwrap_or_else(|| self.buffer.len().saturating_sub(MAGIC.len() - 1));
+            self.buffer.advance(skip);
+            skipped += skip;
+            self.searching = Some(skipped);
+            if skipped > MAX_RESYNC {
+                return Err(FrameError::NoPreamble);
+            }
+            let Some(candidate) = self.buffer.get(..PREAMBLE_LEN) else { return Ok(None) };
+            if candidate.ends_with(token) {
+                return Ok(self.take_preamble());
+            }
+            self.buffer.advance(1);
+            skipped += 1;
         }
-        Ok(item)
     }
 
     /// The preamble at the front of the buffer, once all of it is there.
-    fn take_preamble(&mut self) -> Option<Item> {
+    fn take_preamble(&mut self) -> Option<Preamble> {
         if self.buffer.len() < PREAMBLE_LEN {
             return None;
         }
@@ -258,7 +289,9 @@ impl Decoder {
         let version = self.buffer.get_u16_le();
         let mut token = [0; 16];
         self.buffer.copy_to_slice(&mut token);
-        Some(Item::Preamble(Preamble { version, token }))
+        self.searching = None;
+        self.token = Some(token);
+        Some(Preamble { version, token })
     }
 }
 

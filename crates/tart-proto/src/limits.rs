@@ -15,11 +15,15 @@ pub const MAX_REASON: usize = 4096;
 /// Credit that each end of a new stream starts with, in bytes of [`data_cost`].
 pub const INITIAL_CREDIT: u32 = 1024 * 1024;
 
-/// Most streams that the peer may have open at once.
-pub const MAX_PEER_STREAMS: usize = 512;
+/// Most streams that the peer may have open at once. With [`INITIAL_CREDIT`] it bounds the data that waits unread.
+pub const MAX_PEER_STREAMS: usize = 128;
 
 /// Most messages of one stream that may wait unread. A peer that sends more is cut off.
-pub const MAX_PENDING_MESSAGES: usize = 64;
+pub const MAX_PENDING_MESSAGES: usize = 1024;
+
+/// Most bytes of open and message frames of a whole connection that may wait unread. A peer that sends more is cut
+/// off.
+pub const MAX_PENDING_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes that a decoder skips at most while it looks for the preamble of a new session.
 pub const MAX_RESYNC: usize = 1024 * 1024;
