@@ -1,1 +1,15 @@
 //! Runs jobs: the stages in a fresh guest, the polling loop, the fleet of one host.
+//!
+//! [`HostSetup`] is what all jobs of a runner share on this host; [`run_job`] runs one job in a machine of its own and
+//! gives a [`JobReport`]. Whoever starts jobs (the daemon, `tart exec`) brings the job's payload, a [`JobLogSink`] for
+//! its log, and a channel of [`JobSignal`]s to end it early.
+
+mod engine;
+mod guest;
+mod host;
+pub mod local;
+
+pub use engine::{
+    JobLogSink, JobObserver, JobReport, JobRun, JobSignal, JobUsage, NoObserver, Timings, run_job,
+};
+pub use host::{HostError, HostSetup, PrepareOptions, run_root};
