@@ -1,6 +1,9 @@
 //! Copying between a guest's stream and a connection of the host.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tart_proto::{StreamItem, StreamReader, StreamWriter, limits::MAX_DATA, message::CHANNEL_STDIN};
@@ -8,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes of a connection; the only channel of its stream.
 const CHANNEL: u8 = CHANNEL_STDIN;
+
+/// How long a guest may take to close a connection that has ended.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// Bytes that passed.
 #[derive(Debug, Default)]
@@ -33,26 +39,31 @@ pub(crate) async fn both_ways(
         tokio::select! {
             // A guest that is gone, or reset the connection, ends both ways at once.
             result = &mut up => match result {
-                Ok((reader, delivered)) => tokio::select! {
-                    received = down => received.and(delivered),
-                    gone = end(reader) => Err(gone),
+                Ok(mut reader) => tokio::select! {
+                    received = down => received.map(|()| reader),
+                    gone = end(&mut reader) => Err(gone),
                 },
                 Err(gone) => Err(gone),
             },
             result = &mut down => match result {
-                Ok(()) => up.await.and_then(|(_, delivered)| delivered),
+                Ok(()) => up.await,
                 Err(broken) => Err(broken),
             },
         }
     };
     match result {
-        Ok(()) => drop(writer.close().await),
+        Ok(mut reader) => {
+            if writer.close().await.is_ok() {
+                // Dropping the reader before the guest has closed would reset what the guest has not read yet.
+                let _slow = tokio::time::timeout(LINGER, end(&mut reader)).await;
+            }
+        }
         Err(reason) => writer.reset(&reason),
     }
 }
 
-/// Waits until the guest closes or resets a stream on which it sends no more.
-async fn end(mut reader: StreamReader) -> String {
+/// Waits until the guest closes or resets a stream; what it still sends is dropped.
+async fn end(reader: &mut StreamReader) -> String {
     loop {
         match reader.next().await {
             StreamItem::Closed => return "the guest closed the connection".to_owned(),
@@ -62,26 +73,25 @@ async fn end(mut reader: StreamReader) -> String {
     }
 }
 
-/// From the guest to the connection. The outer error is the guest's own reset; the inner one a connection that takes
-/// no more, whose remaining input is read and dropped: it may still have an answer, which a guest that is blocked in
-/// sending would never read.
+/// From the guest to the connection, until the guest's end or until the connection takes no more. The latter is no
+/// error: the connection may still have an answer. The error is the guest's own reset.
 async fn upload(
     mut reader: StreamReader,
     mut to: impl AsyncWrite + Unpin,
     traffic: &Traffic,
-) -> Result<(StreamReader, Result<(), String>), String> {
-    let mut delivered = Ok(());
+) -> Result<StreamReader, String> {
     loop {
         match reader.next().await {
-            StreamItem::Data { channel: CHANNEL, bytes } if delivered.is_ok() => {
-                delivered = to.write_all(&bytes).await.map_err(|e| e.to_string());
+            StreamItem::Data { channel: CHANNEL, bytes } => {
+                if to.write_all(&bytes).await.is_err() {
+                    return Ok(reader);
+                }
                 traffic.up.fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Ordering::Relaxed);
             }
             StreamItem::Eof { channel: CHANNEL } | StreamItem::Closed => {
-                if delivered.is_ok() {
-                    delivered = to.shutdown().await.map_err(|e| e.to_string());
-                }
-                return Ok((reader, delivered));
+                // A connection that is broken tells so in the other direction.
+                let _broken = to.shutdown().await;
+                return Ok(reader);
             }
             StreamItem::Reset(reason) => return Err(reason),
             _ => {}

@@ -166,6 +166,7 @@ async fn disks_and_directories_are_left_to_their_owner() {
 /// Not a test: what the next one kills.
 #[tokio::test]
 #[ignore = "runs in a process of its own, started by another test"]
+#[expect(clippy::print_stderr, reason = "the other test reads it")]
 async fn runner_to_be_killed() {
     let Some(root) = env::var_os("TART_TEST_RUNNER_ROOT") else { return };
     let run_dir = RunDir::create(Path::new(&root)).unwrap();
