@@ -185,7 +185,7 @@ fn pointers(value: &Value, here: &str, all: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, v)| pointers(v, &format!("{here}/{key}"), all)),
         Value::Array(list) => {
-            list.iter().enumerate().for_each(|(i, v)| pointers(v, &format!("{here}/{i}"), all))
+            list.iter().enumerate().for_each(|(i, v)| pointers(v, &format!("{here}/{i}"), all));
         }
         _ => {}
     }
