@@ -1,0 +1,107 @@
+//! From the kernel's first process to a guest that can serve a host.
+
+pub mod cmdline;
+mod mounts;
+mod modules;
+
+use std::{fs, io, path::Path, time::Duration};
+
+use rustix::process::{Resource, Rlimit};
+use tart_proto::message::Limits;
+
+use crate::{
+    console,
+    exec::{cgroup::Cgroups, reaper::Reaper},
+    machine::Machine,
+    network, stats,
+    tree::Trees,
+};
+
+/// Where the agent keeps the files that trees get in their `/etc`.
+const ETC: &str = "/run/tart/etc";
+
+/// Files the agent may have open: every command and forwarded connection needs a few.
+const MAX_OPEN_FILES: u64 = 65536;
+
+/// Memory that jobs cannot take from the agent and the kernel: this, or the hundredth part below if that is more.
+const MIN_MEMORY_RESERVE: u64 = 32 * 1024 * 1024;
+const MEMORY_RESERVE_PERCENT: u64 = 3;
+
+/// Processes and threads that jobs cannot take, but never more than half.
+const TASK_RESERVE: u64 = 1000;
+
+/// Kernel settings that containers are used to: everybody may ping and listen on low ports.
+const SETTINGS: [(&str, &str); 2] = [
+    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+];
+
+/// Mounts the kernel's file systems, loads modules and sets limits. `init_uptime` is the guest's uptime at the start
+/// of PID 1.
+///
+/// # Errors
+/// If something is missing without which no command could run. What merely makes the guest poorer is said on the
+/// console.
+pub fn start(reaper: Reaper, init_uptime: Duration) -> io::Result<Machine> {
+    mounts::kernel_file_systems()?;
+    for problem in modules::load(Path::new(modules::DIRECTORY)) {
+        console::say(problem);
+    }
+    optional("cannot shield the agent from the OOM killer", fs::write("/proc/self/oom_score_adj", "-1000"));
+    for (file, value) in SETTINGS {
+        optional(file, fs::write(file, value));
+    }
+    let files = Rlimit { current: Some(MAX_OPEN_FILES), maximum: Some(MAX_OPEN_FILES) };
+    optional("cannot raise the limit of open files", rustix::process::setrlimit(Resource::Nofile, files).map_err(io::Error::from));
+    optional("cannot start the loopback", network::start_loopback());
+    network::create_names(Path::new(ETC))?;
+    let limits = Limits { memory_bytes: job_memory(stats::memory_total()), pids: job_tasks(task_limit()) };
+    let cgroups = Cgroups::create(Path::new(mounts::CGROUPS), "tart", &limits)?;
+    mounts::enter_cgroup_namespace(cgroups.path())?;
+    Ok(Machine::new(Trees::guest(), cgroups, reaper, ETC, init_uptime))
+}
+
+fn optional(what: &str, result: io::Result<()>) {
+    if let Err(error) = result {
+        console::say(format_args!("{what}: {error}"));
+    }
+}
+
+/// Most processes and threads that the kernel makes at all.
+fn task_limit() -> u64 {
+    let read = |file| fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let limits = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"].into_iter().filter_map(read);
+    limits.min().unwrap_or(0)
+}
+
+/// What all jobs together may have of the guest's memory; 0, for no limit, if that is not known.
+fn job_memory(total: u64) -> u64 {
+    let reserve = MIN_MEMORY_RESERVE.max(total / 100 * MEMORY_RESERVE_PERCENT);
+    total.saturating_sub(reserve.min(total / 2))
+}
+
+fn job_tasks(limit: u64) -> u64 {
+    limit - TASK_RESERVE.min(limit / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_leave_the_agent_memory() {
+        const MIB: u64 = 1024 * 1024;
+        assert_eq!(job_memory(512 * MIB), 480 * MIB);
+        assert_eq!(job_memory(40 * MIB), 20 * MIB);
+        assert_eq!(job_memory(0), 0);
+        let large = 16 * 1024 * MIB;
+        assert_eq!(job_memory(large), large - large / 100 * 3);
+    }
+
+    #[test]
+    fn jobs_leave_the_agent_process_ids() {
+        assert_eq!(job_tasks(32768), 31768);
+        assert_eq!(job_tasks(1200), 600);
+        assert_eq!(job_tasks(0), 0);
+    }
+}
