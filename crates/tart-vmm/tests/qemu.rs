@@ -4,9 +4,10 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,9 +15,15 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},
 };
+use tart_net::{Nic, NicLink};
+use tart_proto::{
+    Mux, Role,
+    message::{GuestOpen, Hello, decode},
+    mux,
+};
 use tart_vmm::{
-    Acceleration, DiskSpec, Driver, ExitKind, MachineDir, MachineSpec, ProcessStatus, QemuDriver,
-    QemuOptions, RunDir, VmmError, await_boot, reap,
+    Accel, Acceleration, AgentStream, DiskSpec, Driver, ExitKind, Greet, MachineDir, MachineSpec,
+    PROBE_LIMIT, Probe, ProcessStatus, QemuDriver, QemuOptions, RunDir, VmmError, await_boot, choose, reap,
 };
 
 /// A loaded machine may need most of it.
@@ -163,6 +170,19 @@ async fn disks_and_directories_are_left_to_their_owner() {
     assert!(!dir.exists());
 }
 
+#[tokio::test]
+async fn a_network_device_is_a_socket_that_ends_with_the_machine() {
+    let mut f = fixture().await;
+    let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let link = NicLink::Stream(Arc::new(far.into()));
+    f.spec.nic = Some(Nic { mac: "02:00:00:00:00:01".into(), link });
+    let machine = f.driver.start(&f.spec).await.unwrap();
+    f.spec.nic = None;
+    assert_eq!(machine.kill().await.kind, ExitKind::Killed);
+    near.set_read_timeout(Some(LIMIT)).unwrap();
+    assert_eq!((&near).read(&mut [0; 1]).unwrap(), 0);
+}
+
 /// Not a test: what the next one kills.
 #[tokio::test]
 #[ignore = "runs in a process of its own, started by another test"]
@@ -199,4 +219,61 @@ fn a_killed_runner_leaves_nothing_after_the_next_has_reaped() {
     assert!(ends(pid, LIMIT), "the kernel ends the machine with its runner");
     let reaped = reap(root.path()).unwrap();
     assert_eq!((reaped.dirs.len(), reaped.problems.len()), (1, 0), "{reaped:?}");
+}
+
+fn initrd() -> PathBuf {
+    env::var_os("TART_TEST_INITRD").expect("TART_TEST_INITRD names the guest's initramfs").into()
+}
+
+/// What the agent says first. The session ends with the stream.
+async fn hello(stream: AgentStream) -> Result<Hello, String> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let decoder = mux::handshake_host(&mut reader, &mut writer).await.map_err(|e| e.to_string())?;
+    let (_mux, mut incoming) = Mux::start(reader, writer, Role::Host, decoder);
+    let (payload, _stream) = incoming.next().await.ok_or("the session ended")?;
+    match decode(&payload) {
+        Ok(GuestOpen::Hello(hello)) => Ok(hello),
+        other => Err(format!("no greeting: {other:?}")),
+    }
+}
+
+#[tokio::test]
+async fn the_agent_greets_on_every_stream_of_its_port() {
+    let mut f = fixture().await;
+    f.spec.initrd = initrd();
+    let machine = f.driver.start(&f.spec).await.unwrap();
+    for _ in 0..2 {
+        let stream = machine.connect_agent().await.unwrap();
+        let hello = await_boot(&*machine, LIMIT, hello(stream)).await.unwrap();
+        assert_eq!(hello.cpus, f.spec.vcpus);
+    }
+    assert_eq!(machine.kill().await.kind, ExitKind::Killed);
+}
+
+#[tokio::test]
+async fn a_probe_is_made_once_and_its_result_works() {
+    let mut f = fixture().await;
+    let (kernel, initrd, cache) = (kernel(), initrd(), f.root.path().join("kvm.json"));
+    let probe = Probe {
+        qemu: None,
+        kernel: &kernel,
+        initrd: &initrd,
+        digest: "test",
+        cache: &cache,
+        run_dir: f.root.path(),
+        limit: PROBE_LIMIT,
+    };
+    let greet: &Greet = &|stream| Box::pin(async { hello(stream).await.map(drop) });
+    let choice = choose(Accel::Auto, &probe, greet).await.unwrap();
+    let again = choose(Accel::Auto, &probe, greet).await.unwrap();
+    assert_eq!((again.acceleration, &again.reason), (choice.acceleration, &choice.reason));
+    assert_eq!(again.cached, cache.exists(), "{}", again.explain());
+    assert_eq!(choose(Accel::Kvm, &probe, greet).await.is_ok(), choice.acceleration == Acceleration::Kvm);
+
+    f.driver =
+        QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration }).await.unwrap();
+    f.spec.initrd = initrd;
+    let machine = f.driver.start(&f.spec).await.unwrap();
+    let stream = machine.connect_agent().await.unwrap();
+    await_boot(&*machine, LIMIT, hello(stream)).await.unwrap();
 }
