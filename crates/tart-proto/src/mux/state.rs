@@ -263,7 +263,11 @@ impl State {
                 entry.reset = Some(String::from_utf8_lossy(&frame.payload).into_owned());
                 entry.out.clear();
                 entry.signals.both();
-                if let Some(place) = self.incoming.iter().position(|(waiting, _)| *waiting == id) {
+                // One that ended well before may still be taken and read.
+                let failed = !entry.peer_closed;
+                if let Some(place) =
+                    self.incoming.iter().position(|(waiting, _)| *waiting == id && failed)
+                {
                     let payload = self.incoming.remove(place).map(|(_, payload)| payload).unwrap_or_default();
                     self.pending_bytes = self.pending_bytes.saturating_sub(payload.len());
                     self.drop_reader(id);
