@@ -1,6 +1,6 @@
 //! Everything that is decided about a job before it runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tart_spec::JobPayload;
 
@@ -10,7 +10,7 @@ use crate::flags::{FeatureFlags, Flag};
 use crate::git::{GitConfig, GitConfigRequest, Remote, RemoteError, RemoteRequest, SshAddress};
 use crate::log::LogOptions;
 use crate::mask::MaskRules;
-use crate::outcome::JobStatus;
+use crate::outcome::{Failure, JobStatus};
 use crate::scripts::{
     Commands, ScriptOptions, SectionPrefix, Sources, SourcesError, cleanup, clear_worktree, get_sources,
     prepare, user_script,
@@ -28,6 +28,28 @@ pub enum PlanError {
     /// No address for the sources.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// The job asks for options of executors that do not exist.
+    #[error("unsupported executor options: {}", .0.join(", "))]
+    UnsupportedOptions(Vec<String>),
+    /// The job uses `run`.
+    #[error("the `run` keyword is not supported by this runner; use `script`")]
+    NativeSteps,
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        match error {
+            // What the official runner says of such a job (protocol reference 2.6).
+            PlanError::UnsupportedOptions(_) => Self::system(error.to_string()),
+            _ => Self::configuration(error.to_string()),
+        }
+    }
+}
+
+impl From<SourcesError> for Failure {
+    fn from(error: SourcesError) -> Self {
+        Self::configuration(error.to_string())
+    }
 }
 
 /// A job, planned. Made again when secrets have been resolved.
@@ -55,6 +77,13 @@ impl JobPlan {
     /// # Errors
     /// The job or the runner is configured in a way that leaves no place for the job.
     pub fn new(payload: &JobPayload, context: &RunnerContext) -> Result<Self, PlanError> {
+        let unsupported = payload.unsupported_options();
+        if !unsupported.is_empty() {
+            return Err(PlanError::UnsupportedOptions(unsupported));
+        }
+        if !payload.run.is_empty() {
+            return Err(PlanError::NativeSteps);
+        }
         let mut warnings = Vec::new();
         let flags = resolve_flags(payload, context, &mut warnings);
         let defaults = SettingDefaults {
@@ -112,8 +141,8 @@ impl JobPlan {
                     .map(|(key, value)| (key.to_owned(), value.to_owned())),
             );
         }
-        let names: HashMap<&str, ()> = own.iter().map(|(key, _)| (key.as_str(), ())).collect();
-        environment.retain(|(key, _)| !names.contains_key(key.as_str()));
+        let names: HashSet<&str> = own.iter().map(|(key, _)| key.as_str()).collect();
+        environment.retain(|(key, _)| !names.contains(key.as_str()));
         environment.extend(own);
         environment
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use tart_spec::{Cache, JobPayload, When};
+use tart_spec::{Artifact, Cache, JobPayload, When};
 
 use crate::settings::Attempts;
 
@@ -151,7 +151,8 @@ pub fn stages(payload: &JobPayload, attempts: Attempts) -> Vec<PlannedStage> {
     for (stage, succeeded) in
         [(Stage::UploadArtifactsOnSuccess, true), (Stage::UploadArtifactsOnFailure, false)]
     {
-        if payload.artifacts.iter().any(|artifact| is_due(&artifact.when, succeeded)) {
+        if payload.artifacts.iter().any(|artifact| is_artifact(artifact) && is_due(&artifact.when, succeeded))
+        {
             plan.once(stage);
         }
     }
@@ -165,6 +166,11 @@ pub const AFTER_SCRIPT: &str = "after_script";
 /// Whether an entry of `cache` saves or restores anything at all.
 fn is_cache(cache: &Cache) -> bool {
     !cache.paths.is_empty() || cache.untracked
+}
+
+/// Whether an entry of `artifacts` uploads anything at all.
+fn is_artifact(artifact: &Artifact) -> bool {
+    !artifact.paths.is_empty() || artifact.untracked
 }
 
 /// Whether something with this `when` is done for a job that succeeded, or did not.

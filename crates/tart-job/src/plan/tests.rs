@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use tart_spec::FailureReason;
+
 use super::*;
-use crate::outcome::Failure;
 use crate::variables::tests::context;
 
 fn payload(json: serde_json::Value) -> JobPayload {
@@ -42,10 +43,24 @@ fn the_clone_path_may_use_variables() {
     let outside = job(serde_json::json!([{"key": "GIT_CLONE_PATH", "value": "$CI_BUILDS_DIR/../etc"}]));
     let error = JobPlan::new(&outside, &context()).expect_err("outside");
     insta::assert_snapshot!(error, @r#"the GIT_CLONE_PATH="/builds/../etc" has to be within "/builds""#);
-    assert_eq!(
-        Failure::configuration(error.to_string()).reason(),
-        tart_spec::FailureReason::RunnerConfigurationError
-    );
+    assert_eq!(Failure::from(error).reason(), FailureReason::RunnerConfigurationError);
+}
+
+#[test]
+fn jobs_that_ask_for_what_nobody_has_are_refused() {
+    let mut refused = job(serde_json::json!([]));
+    refused.image =
+        serde_json::from_str(r#"{"name": "a", "executor_opts": {"docker": {"gpus": 1}, "x": {}}}"#)
+            .expect("an image");
+    let error = JobPlan::new(&refused, &context()).expect_err("options");
+    insta::assert_snapshot!(error, @"unsupported executor options: image: docker.gpus, image: x");
+    assert_eq!(Failure::from(error).reason(), FailureReason::RunnerSystemFailure);
+
+    let mut refused = job(serde_json::json!([]));
+    refused.run = "[]".into();
+    let error = JobPlan::new(&refused, &context()).expect_err("native steps");
+    insta::assert_snapshot!(error, @"the `run` keyword is not supported by this runner; use `script`");
+    assert_eq!(Failure::from(error).reason(), FailureReason::RunnerConfigurationError);
 }
 
 #[test]

@@ -68,8 +68,8 @@ fn stages_with_nothing_to_do_are_left_out() {
         "id": 1,
         "token": "t",
         "cache": [{"key": "k", "paths": [], "untracked": false}, {"key": "f", "untracked": true, "when": "on_failure"}],
-        "artifacts": null,
-        "dependencies": [{"id": 2, "token": "t", "name": "build", "artifacts_file": null}]
+        "artifacts": [{"paths": [], "when": "always"}, {"paths": ["a"], "when": "some day"}],
+        "dependencies": [{"id": 3, "artifacts_file": {"filename": null}}, {"id": 2, "token": "t", "name": "build", "artifacts_file": null}]
     }"#;
     insta::assert_snapshot!(plan(payload), @"
     prepare_executor on runner x3
