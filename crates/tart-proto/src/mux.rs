@@ -100,6 +100,19 @@ impl Mux {
         .await
     }
 
+    /// Ends the connection, whose other handles see `reason`.
+    pub fn abort(&self, reason: MuxError) {
+        let shared = &self.connection.shared;
+        shared.lock().abort(reason);
+        shared.abandoned.notify_one();
+    }
+
+    /// Why the connection ended, if it has.
+    #[must_use]
+    pub fn end(&self) -> Option<MuxError> {
+        self.connection.shared.lock().end()
+    }
+
     /// Waits until the connection has ended, and says why.
     pub async fn closed(&self) -> MuxError {
         let shared = &self.connection.shared;

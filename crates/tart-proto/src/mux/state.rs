@@ -53,6 +53,8 @@ pub(super) struct State {
     last_pong: u64,
     /// Bytes of requests and messages that wait to be read.
     pending_bytes: usize,
+    /// What the end will be if this end brings it about.
+    abort: Option<MuxError>,
     end: Option<MuxError>,
 }
 
@@ -72,6 +74,7 @@ impl State {
             last_ping: 0,
             last_pong: 0,
             pending_bytes: 0,
+            abort: None,
             end: None,
         }
     }
@@ -80,8 +83,13 @@ impl State {
         self.end.clone()
     }
 
+    pub(super) fn abort(&mut self, reason: MuxError) {
+        self.abort.get_or_insert(reason);
+    }
+
     /// The connection is over: everybody who waits is told.
     pub(super) fn finish(&mut self, end: MuxError) {
+        let end = self.abort.take().unwrap_or(end);
         self.end.get_or_insert(end);
         for (id, _) in std::mem::take(&mut self.incoming) {
             self.streams.remove(&id);
