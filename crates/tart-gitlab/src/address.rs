@@ -61,7 +61,8 @@ mod tests {
     #[test]
     fn unusable_urls_are_explained() {
         let explain = |url| api_root(url).expect_err("a bad URL").to_string();
-        let prefix = "the connection to GitLab cannot be set up: the URL of the GitLab server is not usable: ";
+        let prefix =
+            "the connection to GitLab cannot be set up: the URL of the GitLab server is not usable: ";
         let explain = |url| explain(url).replace(prefix, "");
         assert_snapshot!(explain("gitlab.example.com"), @"relative URL without a base");
         assert_snapshot!(explain("ftp://host"), @r#"its scheme is "ftp"; use https or http"#);

@@ -44,7 +44,11 @@ pub(crate) struct Call {
 
 impl Call {
     /// A call with a JSON body.
-    pub(crate) fn json(method: Method, path: impl Into<String>, body: &impl Serialize) -> Result<Self, ApiError> {
+    pub(crate) fn json(
+        method: Method,
+        path: impl Into<String>,
+        body: &impl Serialize,
+    ) -> Result<Self, ApiError> {
         let body = serde_json::to_vec(body)
             .map_err(|error| ApiError::BadBody(format!("the request cannot be written as JSON: {error}")))?;
         Ok(Self::with_body(method, path, "application/json", body.into()))
@@ -121,6 +125,10 @@ impl Answer {
         if !self.is_json() {
             let content_type = presentable(self.content_type());
             return Err(ApiError::NotJson { status: self.status, content_type });
+        }
+        // All good bodies are objects, but the decoder takes the fields of one from an array, too.
+        if !self.body.trim_ascii_start().starts_with(b"{") {
+            return Err(ApiError::BadBody("it is not a JSON object".into()));
         }
         // The place is enough: the text of an error may quote what must stay secret.
         serde_json::from_slice(&self.body).map_err(|error| {

@@ -118,7 +118,10 @@ struct LastUpdate {
 
 impl fmt::Debug for Client {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Client").field("api_root", &self.inner.api_root.as_str()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Client")
+            .field("api_root", &self.inner.api_root.as_str())
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,10 +132,13 @@ impl Client {
     /// [`ApiError::Client`] when the URL is not usable.
     pub fn new(options: ClientOptions) -> Result<Self, ApiError> {
         let api_root = api_root(&options.url)?;
-        let transport =
-            Transport::new(options.tls, options.product.user_agent(), options.connection_max_age);
-        let inner =
-            Inner { api_root, transport, clock: options.clock, last_update: Mutex::new(LastUpdate::default()) };
+        let transport = Transport::new(options.tls, options.product.user_agent(), options.connection_max_age);
+        let inner = Inner {
+            api_root,
+            transport,
+            clock: options.clock,
+            last_update: Mutex::new(LastUpdate::default()),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 

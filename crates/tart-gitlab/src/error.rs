@@ -154,8 +154,8 @@ mod tests {
         let show = |status, body: &str| ApiError::from_answer(status, body.as_bytes()).to_string();
         assert_snapshot!(show(403, r#"{"message":"403 Forbidden - no"}"#), @"403: 403 Forbidden - no");
         assert_snapshot!(
-            show(400, r#"{"message":{"tags_list":["can not be empty","is odd"],"note":["is too long"]}}"#),
-            @"400: tags_list: can not be empty; is odd, note: is too long"
+            show(400, r#"{"message":{"note":["is too long"],"tags_list":["can not be empty","is odd"]}}"#),
+            @"400: note: is too long, tags_list: can not be empty; is odd"
         );
         assert_snapshot!(
             show(400, "<?xml version='1.0'?><Error><Code>EntityTooLarge</Code><Message>big</Message></Error>"),

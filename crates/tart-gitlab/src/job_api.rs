@@ -215,8 +215,7 @@ impl JobApi for JobHandle {
 
     async fn append(&self, start: u64, chunk: Bytes, debug_trace: bool) -> PatchAnswer {
         let path = format!("jobs/{}/trace?debug_trace={debug_trace}", self.id);
-        let call =
-            Call::chunk(path, start, chunk).and_then(|call| call.token(JOB_TOKEN, &self.token));
+        let call = Call::chunk(path, start, chunk).and_then(|call| call.token(JOB_TOKEN, &self.token));
         match self.client.send(call).await.result {
             Ok(answer) => patch_answer(answer.status, &answer.headers, || answer.as_error()),
             Err(error) => {

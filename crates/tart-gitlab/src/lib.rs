@@ -3,6 +3,39 @@
 //! A runner has one [`Client`] per entry of config.toml. It polls with [`Client::request_job`], guided by [`Health`]
 //! and [`RequestConcurrency`]. The calls about a job go through a [`JobHandle`], and its log through a [`JobTrace`].
 //! Retries, redirections, time limits and bounds of answers are the same for all calls.
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use std::time::Instant;
+//! # use tart_gitlab::*;
+//! # async fn poll_once(mut health: Health, token: Token, system_id: SystemId, info: Arc<tart_spec::VersionInfo>)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::new(ClientOptions::new("https://gitlab.example.com"))?;
+//! let request = JobRequest { token: &token, system_id: &system_id, info: &info, session: None };
+//! let answer = client.request_job(&request).await;
+//! health.record(answer.is_healthy(), Instant::now());
+//! let RequestOutcome::Job(job) = answer.outcome else { return Ok(()) };
+//!
+//! let handle = JobHandle::new(client.clone(), job.payload.id, job.payload.token.clone().into(), info.clone());
+//! let options = TraceOptions {
+//!     failure_reasons: job.payload.features.failure_reasons.clone(),
+//!     ..TraceOptions::default()
+//! };
+//! if handle.acknowledge().await == Acknowledgement::Abandon {
+//!     return Ok(());
+//! }
+//! let trace = JobTrace::start(Arc::new(handle), options)?;
+//! let mut signals = trace.signals();
+//! trace.writer().write(b"masked bytes\n");
+//! tokio::select! {
+//!     () = async { /* the job */ } => {}
+//!     _ = signals.wait_for(|signal| *signal >= RemoteSignal::Cancel) => {}
+//! }
+//! let outcome = trace.finish(FinalState::failed(tart_spec::FailureReason::ScriptFailure, Some(1))).await;
+//! # let _ = outcome;
+//! # Ok(())
+//! # }
+//! ```
 
 mod address;
 mod call;

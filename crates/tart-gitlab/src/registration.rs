@@ -205,7 +205,8 @@ impl Client {
             paused: registration.paused,
             info,
         };
-        let call = Call::json(Method::POST, "runners", &body).and_then(|call| call.token(RUNNER_TOKEN, token));
+        let call =
+            Call::json(Method::POST, "runners", &body).and_then(|call| call.token(RUNNER_TOKEN, token));
         let answer = self.send(call.map(|call| call.wants_json(MAX_BODY_BYTES))).await.result?;
         let parsed = answer.parse(201).and_then(CredentialsBody::complete);
         parsed.map_err(|error| match error.status() {
@@ -219,18 +220,19 @@ impl Client {
     /// Asks whether a runner token is valid (`POST runners/verify`) and tells the server of this manager.
     pub async fn verify(&self, token: &Token, system_id: &SystemId, info: &VersionInfo) -> VerifyOutcome {
         let body = TokenBody { token, system_id: Some(system_id.as_str()), info: Some(info) };
-        let call =
-            Call::json(Method::POST, "runners/verify", &body).and_then(|call| call.token(RUNNER_TOKEN, token));
+        let call = Call::json(Method::POST, "runners/verify", &body)
+            .and_then(|call| call.token(RUNNER_TOKEN, token));
         let answer = match self.send(call.map(|call| call.wants_json(MAX_BODY_BYTES))).await.result {
             Ok(answer) => answer,
             Err(error) => return VerifyOutcome::Unknown(error),
         };
         match answer.parse::<CredentialsBody>(200) {
             // The answer repeats the token, but an old server may leave it out.
-            Ok(mut body) => {
+            Ok(mut body) if body.id.is_some_and(|id| id != 0) => {
                 let confirmed = body.token.take().filter(|confirmed| !confirmed.is_empty());
                 VerifyOutcome::Valid(Some(body.with(confirmed.unwrap_or_else(|| token.clone()))))
             }
+            Ok(_) => VerifyOutcome::Unknown(ApiError::BadBody("the number of the runner is missing".into())),
             Err(error) if error.status() == Some(403) => VerifyOutcome::Removed,
             Err(_) if is_legacy_confirmation(&answer) => VerifyOutcome::Valid(None),
             Err(error) => VerifyOutcome::Unknown(error),

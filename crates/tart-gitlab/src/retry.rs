@@ -88,10 +88,7 @@ mod tests {
     #[test]
     fn the_backoff_doubles_up_to_a_minute() {
         let waits: Vec<u128> = (1..=12).map(|attempts| backoff(attempts, 1.0).as_millis()).collect();
-        assert_eq!(
-            waits,
-            [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200, 60000, 60000]
-        );
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200, 60000, 60000]);
         assert_eq!(backoff(1, 0.0), FIRST_BACKOFF / 2);
     }
 

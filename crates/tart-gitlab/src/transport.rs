@@ -103,8 +103,7 @@ impl Transport {
         }
         match (self.build(), &mut *current) {
             (Ok(connections), current) => {
-                *current =
-                    Some(Current { connections: connections.clone(), since: Instant::now(), stamps });
+                *current = Some(Current { connections: connections.clone(), since: Instant::now(), stamps });
                 Ok(connections)
             }
             // The files may be half-way through their replacement.

@@ -1,8 +1,8 @@
 //! The log in a file without a name.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +34,7 @@ impl LogBuffer {
     /// of it after a crash.
     pub(crate) fn new(directory: &Path, limit: u64) -> io::Result<Self> {
         let file = tempfile::tempfile_in(directory)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
         let state = State {
             utf8: Utf8Stream::default(),
             crc: crc32fast::Hasher::new(),
@@ -127,7 +128,7 @@ fn limit_notice(limit: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::fs::MetadataExt as _;
 
     use insta::assert_debug_snapshot;
 

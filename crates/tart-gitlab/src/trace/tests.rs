@@ -53,12 +53,14 @@ impl Server {
     }
 
     fn on_append(&self, results: impl IntoIterator<Item = PatchResult>) {
-        let answers = results.into_iter().map(|result| PatchAnswer { result, canceling: false, interval: None });
+        let answers =
+            results.into_iter().map(|result| PatchAnswer { result, canceling: false, interval: None });
         self.script(|script| script.appends.extend(answers));
     }
 
     fn on_update(&self, results: impl IntoIterator<Item = UpdateResult>) {
-        let answers = results.into_iter().map(|result| UpdateAnswer { result, canceling: false, interval: None });
+        let answers =
+            results.into_iter().map(|result| UpdateAnswer { result, canceling: false, interval: None });
         self.script(|script| script.updates.extend(answers));
     }
 
@@ -128,10 +130,7 @@ async fn a_silent_job_is_reported_at_the_first_tick_and_then_after_thirty_second
     let server = Server::new();
     let trace = server.start(TraceOptions::default());
     server.wait_events(2).await;
-    assert_eq!(
-        server.events(),
-        [update(3, JobState::Running, 0), update(36, JobState::Running, 0)]
-    );
+    assert_eq!(server.events(), [update(3, JobState::Running, 0), update(36, JobState::Running, 0)]);
     drop(trace);
 }
 
@@ -242,7 +241,11 @@ async fn the_rest_of_a_long_log_is_sent_at_once_in_chunks() {
 #[tokio::test(start_paused = true)]
 async fn the_final_update_waits_for_a_busy_server_and_sends_the_log_again_on_demand() {
     let server = Server::new();
-    server.on_update([UpdateResult::Accepted, UpdateResult::LogMismatch, UpdateResult::Abort { taken: true }]);
+    server.on_update([
+        UpdateResult::Accepted,
+        UpdateResult::LogMismatch,
+        UpdateResult::Abort { taken: true },
+    ]);
     let trace = server.start(TraceOptions::default());
     trace.writer().write(b"log");
     let end = FinalState::failed(FailureReason::ScriptFailure, Some(2));
@@ -297,10 +300,7 @@ async fn a_chunk_that_hangs_does_not_hold_back_the_end_for_long() {
     server.wait_events(1).await;
     server.script(|script| script.delay = Duration::ZERO);
     assert_eq!(trace.finish(success()).await, FinishOutcome::Completed);
-    assert_eq!(
-        server.events(),
-        [append(3, 0, "x"), append(33, 0, "x"), update(33, JobState::Success, 1)]
-    );
+    assert_eq!(server.events(), [append(3, 0, "x"), append(33, 0, "x"), update(33, JobState::Success, 1)]);
 }
 
 #[tokio::test(start_paused = true)]
