@@ -1,24 +1,40 @@
 //! One job from its first log line to its last.
 
+mod control;
+mod explain;
+mod image;
+mod job;
 mod log;
+mod prepare;
 mod report;
+mod script;
 
+use std::fmt;
 use std::sync::Arc;
 
+use tart_job::Level;
 use tart_job::context::RunnerContext;
+use tart_job::flags::Flag;
+use tart_job::log::{LogOptions, feature_flags_line, running_on_line, running_with_line};
+use tart_job::mask::MaskRules;
+use tart_job::outcome::{Failure, Verdict};
 use tart_job::plan::JobPlan;
 use tart_job::stages::Stage;
 use tart_net::Allowed;
 use tart_spec::JobPayload;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use log::JobLogSink;
 pub use report::{JobReport, JobUsage, Timings};
 
 use crate::HostSetup;
+use control::Control;
+use job::Job;
+use log::JobLog;
 
-/// A job to run.
-#[derive(Debug, Clone)]
+/// A job to run. `Debug` shows only which.
+#[derive(Clone)]
 pub struct JobRun {
     /// What the server sent.
     pub payload: JobPayload,
@@ -34,6 +50,12 @@ pub struct JobRun {
     pub image: Option<String>,
     /// A log for a terminal: neither timestamps nor section markers.
     pub plain_log: bool,
+}
+
+impl fmt::Debug for JobRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobRun").field("id", &self.payload.id).finish_non_exhaustive()
+    }
 }
 
 /// What somebody wants of a running job. A later signal replaces an earlier one.
@@ -65,6 +87,9 @@ pub struct NoObserver;
 
 impl JobObserver for NoObserver {}
 
+/// The executor's name in logs.
+const EXECUTOR: &str = "microvm";
+
 /// Runs a job to its end. Whatever happens, also if the future is dropped, nothing of the job stays behind on the
 /// host: no process, no file, no connection.
 pub async fn run_job(
@@ -74,6 +99,68 @@ pub async fn run_job(
     signal: watch::Receiver<JobSignal>,
     observer: &dyn JobObserver,
 ) -> JobReport {
-    let _ = (setup, run, sink, signal, observer);
-    todo!()
+    let start = Instant::now();
+    let plan = JobPlan::new(&run.payload, &run.context);
+    let mut log = JobLog::new(log_options(&run, plan.as_ref().ok()), Box::new(sink));
+    write_header(&mut log, &run, plan.as_ref().ok());
+    let planned = plan.map_err(|error| Failure::configuration(error.to_string())).and_then(|plan| {
+        check(&run.payload)?;
+        Ok(plan)
+    });
+    let (verdict, mut log, mut timings, usage) = match planned {
+        Ok(plan) => {
+            observer.planned(&plan);
+            Job::new(setup, &run, &plan, observer, log, Control::new(signal)).finish().await
+        }
+        Err(failure) => (Verdict::Failed(failure), log, Timings::default(), JobUsage::default()),
+    };
+    let (level, text) = verdict.line();
+    log.line(level, &text);
+    log.finish().await;
+    timings.total = start.elapsed();
+    JobReport { verdict, timings, usage }
+}
+
+/// How the log is written. A job that cannot be planned has secrets too.
+fn log_options(run: &JobRun, plan: Option<&JobPlan>) -> LogOptions {
+    let payload = &run.payload;
+    let mut options = plan.map_or_else(
+        || {
+            let masked = payload.variables.iter().filter(|variable| variable.masked);
+            let phrases = masked.map(|variable| variable.value.as_str()).chain([payload.token.as_str()]);
+            let prefixes = payload.features.token_mask_prefixes.iter().map(String::as_str);
+            LogOptions {
+                mask: MaskRules::new(phrases, prefixes, true),
+                timestamps: Flag::Timestamps.default_value(),
+                sections: payload.features.trace_sections,
+            }
+        },
+        |plan| plan.log_options(payload),
+    );
+    if run.plain_log {
+        (options.timestamps, options.sections) = (false, false);
+    }
+    options
+}
+
+fn write_header(log: &mut JobLog, run: &JobRun, plan: Option<&JobPlan>) {
+    let (product, context) = (&run.context.product, &run.context);
+    log.line(Level::Print, &running_with_line(&product.name, &product.version, &product.revision));
+    let name = run.runner.display_name();
+    log.line(Level::Print, &running_on_line(&name, &context.short_token, &run.system_id));
+    let Some(plan) = plan else { return };
+    if let Some(line) = feature_flags_line(&plan.flags) {
+        log.line(Level::Print, &line);
+    }
+    for warning in &plan.warnings {
+        log.line(Level::Warning, warning);
+    }
+}
+
+/// Refuses what this version cannot run at all.
+fn check(payload: &JobPayload) -> Result<(), Failure> {
+    if payload.steps.is_empty() && !payload.run.trim().is_empty() {
+        return Err(Failure::configuration("the job uses `run`, which this version of Tart does not support"));
+    }
+    Ok(())
 }

@@ -1,1 +1,280 @@
-//! A guest that is ready for a job.
+//! A guest that is ready for a job: machine, disks, network and file trees, and their end.
+
+mod death;
+mod layout;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use tart_assets::{AssetError, ImageDisk, Scratch};
+use tart_config::MicroVm;
+use tart_guest::{Guest, GuestError, Listener, Relay};
+use tart_job::dirs::JobDirs;
+use tart_net::{Allowed, AttachRequest, Attachment, Counters, NetError, RelayTargets};
+use tart_proto::message::{Configure, Hello};
+use tart_vmm::{DiskSpec, Machine, MachineDir, MachineSpec, VmmError, await_boot};
+use tokio::time::Instant;
+
+use crate::HostSetup;
+use death::explain;
+pub(crate) use death::killed_for_memory;
+
+/// The file system of the helper disk.
+const HELPER_FSTYPE: &str = "squashfs";
+
+/// Bytes of the host's randomness that a guest starts with.
+const ENTROPY: usize = 64;
+
+/// How long the guest may take to set its file trees up.
+const SET_UP_LIMIT: Duration = Duration::from_secs(60);
+
+/// Why a guest could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GuestFailure {
+    #[error(transparent)]
+    Machine(#[from] VmmError),
+    #[error(transparent)]
+    Network(#[from] NetError),
+    #[error(transparent)]
+    Assets(#[from] AssetError),
+    #[error("the guest could not be set up: {0}")]
+    SetUp(String),
+    #[error("the guest could not be set up within {} seconds", .0.as_secs())]
+    SetUpTimeout(Duration),
+    #[error("the host gives no random numbers: {0}")]
+    Entropy(getrandom::Error),
+    #[error("the preparation was interrupted")]
+    Interrupted,
+}
+
+/// What a guest is made for.
+#[derive(Debug, Clone)]
+pub(crate) struct GuestRequest {
+    /// Name of the machine on this host.
+    pub(crate) id: String,
+    /// Host name in the guest.
+    pub(crate) hostname: String,
+    /// The job's image.
+    pub(crate) image: ImageDisk,
+    /// Its directories in the guest.
+    pub(crate) dirs: JobDirs,
+    /// `cache_dir` of the configuration.
+    pub(crate) cache_root: String,
+    /// What it may reach where it has no network of its own.
+    pub(crate) allowed: Vec<Allowed>,
+}
+
+/// A running guest. Fields are dropped in their order: the machine ends before what it uses.
+pub(crate) struct JobGuest {
+    guest: Guest,
+    _listeners: Vec<Listener>,
+    machine: Box<dyn Machine>,
+    attachment: Box<dyn Attachment>,
+    scratch: Scratch,
+    dir: MachineDir,
+    /// What its agent said of it.
+    pub(crate) hello: Hello,
+    /// From the start of the monitor until the agent was ready.
+    pub(crate) spawn_to_ready: Duration,
+    /// When the agent was ready.
+    pub(crate) ready: Instant,
+}
+
+impl JobGuest {
+    /// Boots a guest and sets it up. If the future is dropped, nothing is left of it.
+    pub(crate) async fn boot(setup: &HostSetup, request: &GuestRequest) -> Result<Self, GuestFailure> {
+        let config = &setup.config;
+        let dir = setup.run_dir.machine(&request.id)?;
+        let scratch_path = dir.path().join("scratch.ext4");
+        let bytes = config.disk.bytes();
+        let scratch = tokio::task::spawn_blocking(move || Scratch::create(&scratch_path, bytes));
+        let attach = attach_request(config, request, dir.path().to_owned());
+        let (scratch, attachment) = tokio::join!(scratch, setup.network.attach(&attach));
+        let (scratch, attachment) = (scratch.map_err(|_| GuestFailure::Interrupted)??, attachment?);
+
+        let spec = MachineSpec {
+            id: request.id.clone(),
+            run_dir: dir.path().to_owned(),
+            kernel: setup.boot.kernel.clone(),
+            initrd: setup.boot.initrd.clone(),
+            extra_kernel_args: words(config.kernel_args.as_deref()),
+            vcpus: config.vcpus,
+            memory_bytes: config.memory.bytes(),
+            disks: disks(&setup.boot.helper, &request.image.path, scratch.path()),
+            nic: attachment.guest().nic.clone(),
+            boot_limit: config.boot_timeout,
+        };
+        let start = Instant::now();
+        let machine = setup.driver.start(&spec).await?;
+        let relay: Arc<dyn Relay> = Arc::new(HostRelay(attachment.relay()));
+        let connect = async {
+            let stream = machine.connect_agent().await.map_err(|error| error.to_string())?;
+            Guest::connect(stream, relay, config.boot_timeout).await.map_err(|error| error.to_string())
+        };
+        let (guest, hello) = await_boot(&*machine, config.boot_timeout, connect).await?;
+        let ready = Instant::now();
+        let spawn_to_ready = ready - start;
+        let configure = configuration(&request.hostname)?;
+        let set_up = set_up(&guest, configure, request, &*attachment);
+        let listeners = match tokio::time::timeout(SET_UP_LIMIT, set_up).await {
+            Ok(Ok(listeners)) => listeners,
+            Ok(Err(error)) if error.failure_kind().is_some() => {
+                return Err(GuestFailure::SetUp(error.to_string()));
+            }
+            Ok(Err(error)) => return Err(GuestFailure::SetUp(explain(&*machine, &error).await)),
+            Err(_) => return Err(GuestFailure::SetUpTimeout(SET_UP_LIMIT)),
+        };
+        Ok(Self {
+            guest,
+            _listeners: listeners,
+            machine,
+            attachment,
+            scratch,
+            dir,
+            hello,
+            spawn_to_ready,
+            ready,
+        })
+    }
+
+    /// The session with the agent.
+    pub(crate) fn agent(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// Variables that tell the job's programs of a proxy.
+    pub(crate) fn proxy_env(&self) -> &[(String, String)] {
+        &self.attachment.guest().proxy_env
+    }
+
+    /// The last of the console, which tells of processes killed for lack of memory.
+    pub(crate) fn console_tail(&self) -> String {
+        self.machine.console_tail()
+    }
+
+    /// Why the guest does not answer any more, for people.
+    pub(crate) async fn cause_of_death(&self, error: &GuestError) -> String {
+        explain(&*self.machine, error).await
+    }
+
+    /// Ends the machine at once and removes everything of it. Says what it used: bytes of disk, and the network.
+    pub(crate) async fn end(self) -> (u64, Counters) {
+        let Self { guest, _listeners, machine, attachment, scratch, dir, .. } = self;
+        drop((guest, _listeners));
+        machine.kill().await;
+        drop(machine);
+        let counters = attachment.counters();
+        attachment.detach().await;
+        let used = scratch.used().unwrap_or(0);
+        // Giving back the blocks of a full disk takes a moment.
+        let _gone = tokio::task::spawn_blocking(move || drop((scratch, dir))).await;
+        (used, counters)
+    }
+}
+
+/// Names, clock and network, then the file trees, then what is forwarded.
+async fn set_up(
+    guest: &Guest,
+    mut configure: Configure,
+    request: &GuestRequest,
+    attachment: &dyn Attachment,
+) -> Result<Vec<Listener>, GuestError> {
+    let network = attachment.guest();
+    network.add_to(&mut configure);
+    guest.configure(&configure).await?;
+    let filesystems = layout::Filesystems {
+        helper: HELPER_FSTYPE,
+        image: request.image.fstype,
+        scratch: Scratch::FSTYPE,
+    };
+    let steps = layout::mounts(&request.dirs, &request.cache_root, filesystems);
+    guest.mount(&steps).await?;
+    let mut listeners = Vec::new();
+    for listen in &network.listens {
+        listeners.push(guest.listen(listen).await?);
+    }
+    Ok(listeners)
+}
+
+fn configuration(hostname: &str) -> Result<Configure, GuestFailure> {
+    let mut entropy = vec![0; ENTROPY];
+    getrandom::fill(&mut entropy).map_err(GuestFailure::Entropy)?;
+    let mut machine_id = [0; 16];
+    getrandom::fill(&mut machine_id).map_err(GuestFailure::Entropy)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Configure {
+        unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+        entropy,
+        hostname: hostname.to_owned(),
+        machine_id: format!("{:032x}", u128::from_be_bytes(machine_id)),
+        ..Configure::default()
+    })
+}
+
+fn attach_request(config: &MicroVm, request: &GuestRequest, run_dir: PathBuf) -> AttachRequest {
+    let network = &config.network;
+    AttachRequest {
+        id: request.id.clone(),
+        run_dir,
+        allowed: request.allowed.clone(),
+        extra_hosts: network.extra_hosts.iter().filter_map(|entry| extra_host(entry)).collect(),
+        nameservers: network.dns.clone(),
+        search_domains: network.dns_search.clone(),
+    }
+}
+
+/// `name:address`, whose address may hold colons.
+fn extra_host(entry: &str) -> Option<(String, IpAddr)> {
+    let (name, address) = entry.split_once(':')?;
+    let address = address.trim().trim_start_matches('[').trim_end_matches(']');
+    Some((name.trim().to_owned(), address.parse().ok()?))
+}
+
+fn words(text: Option<&str>) -> Vec<String> {
+    text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+fn disks(helper: &std::path::Path, image: &std::path::Path, scratch: &std::path::Path) -> Vec<DiskSpec> {
+    let paths = [(helper, true), (image, true), (scratch, false)];
+    let named = paths.into_iter().zip(layout::DISKS);
+    named
+        .map(|((path, read_only), serial)| DiskSpec {
+            path: path.to_owned(),
+            read_only,
+            serial: serial.to_owned(),
+        })
+        .collect()
+}
+
+/// Hands forwarded connections on to the network.
+struct HostRelay(Arc<dyn RelayTargets>);
+
+#[async_trait]
+impl Relay for HostRelay {
+    async fn serve(&self, forward: u32, stream: tart_proto::Stream) {
+        self.0.serve(forward, stream).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extra_hosts_may_have_addresses_of_both_families() {
+        let four = extra_host("gitlab:10.0.0.1").unwrap();
+        assert_eq!(four, ("gitlab".to_owned(), "10.0.0.1".parse().unwrap()));
+        assert_eq!(extra_host("gitlab:[fd00::1]").unwrap().1, extra_host("gitlab:fd00::1").unwrap().1);
+        assert_eq!(extra_host("gitlab"), None);
+    }
+
+    #[test]
+    fn a_guest_starts_with_an_identity_of_its_own() {
+        let (one, other) = (configuration("a").unwrap(), configuration("a").unwrap());
+        assert_eq!(one.machine_id.len(), 32);
+        assert_ne!((one.machine_id, one.entropy), (other.machine_id, other.entropy));
+    }
+}

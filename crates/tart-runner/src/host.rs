@@ -1,12 +1,27 @@
 //! What the jobs of a runner share on this host: the machine driver, the network, what guests boot from.
 
+mod network;
+
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tart_assets::{AgentSource, AssetError, BootAssets, Progress, Store};
+use tart_assets::{
+    AgentSource, AssetError, BootAssets, BootRequest, DEFAULT_IMAGE, ImageDisk, KernelSource, Progress, Store,
+};
 use tart_config::MicroVm;
+use tart_guest::{Guest, NoRelay};
 use tart_net::{NetError, Network};
-use tart_vmm::{Driver, RunDir, VmmError};
+use tart_vmm::{
+    Accel, AgentStream, Choice, Driver, PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir, VmmError, choose,
+};
+
+/// Name of the file with the result of the KVM probe, in the state directory.
+const PROBE_CACHE: &str = "kvm-probe.json";
+
+/// Name of the directory of running machines, in the state directory.
+const RUN_DIR: &str = "run";
 
 /// Why this host cannot run jobs.
 #[derive(Debug, thiserror::Error)]
@@ -21,12 +36,16 @@ pub enum HostError {
     /// What guests boot from.
     #[error(transparent)]
     Assets(#[from] AssetError),
-    /// The configuration asks for something that is not there.
+    /// The configuration asks for something that this version does not have.
     #[error("{0}")]
     Unsupported(String),
+    /// A task of this process ended before its work was done.
+    #[error("the preparation was interrupted")]
+    Interrupted,
 }
 
 /// How a host is prepared.
+#[derive(Clone)]
 pub struct PrepareOptions {
     /// Hears of long steps, such as building the guest's disks.
     pub progress: Arc<dyn Progress>,
@@ -34,7 +53,13 @@ pub struct PrepareOptions {
     pub agent: AgentSource,
 }
 
-/// What the jobs of one runner share. Cheap to share by reference; its directory is removed when it is dropped.
+impl fmt::Debug for PrepareOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrepareOptions").field("agent", &self.agent).finish_non_exhaustive()
+    }
+}
+
+/// What the jobs of one runner share; its directory is removed when it is dropped.
 #[derive(Debug)]
 pub struct HostSetup {
     pub(crate) driver: Arc<dyn Driver>,
@@ -43,28 +68,114 @@ pub struct HostSetup {
     pub(crate) boot: BootAssets,
     pub(crate) run_dir: RunDir,
     pub(crate) config: MicroVm,
+    choice: Choice,
+    notes: Vec<String>,
 }
 
 /// Where running machines have their directories: for [`tart_vmm::reap`] at the start of a runner.
 #[must_use]
 pub fn run_root(config: &MicroVm) -> PathBuf {
-    let _ = config;
-    todo!()
+    state_dir(config).join(RUN_DIR)
+}
+
+fn state_dir(config: &MicroVm) -> PathBuf {
+    config.state_dir.clone().unwrap_or_else(|| {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        tart_config::default_state_dir(rustix::process::geteuid().is_root(), home.as_deref())
+    })
 }
 
 impl HostSetup {
-    /// Prepares the host. Builds what guests boot from if it is missing, which takes minutes the first time.
+    /// Prepares the host. Builds what guests boot from if it is missing, which takes minutes the first time, and finds
+    /// out whether guests boot with KVM, which is remembered.
     ///
     /// # Errors
     /// What is missing on this host, and what to do.
     pub async fn prepare(config: &MicroVm, options: PrepareOptions) -> Result<Self, HostError> {
-        let _ = (config, options);
-        todo!()
+        if config.driver == tart_config::Driver::Firecracker {
+            let text = "`driver = \"firecracker\"` is not supported by this version of Tart: use `qemu`";
+            return Err(HostError::Unsupported(text.to_owned()));
+        }
+        let run_dir = RunDir::create(&run_root(config))?;
+        let wanted = config.clone();
+        let assets = tokio::task::spawn_blocking(move || assets(&wanted, options));
+        let (store, boot) = assets.await.map_err(|_| HostError::Interrupted)??;
+        let choice = acceleration(config, &boot, &run_dir).await?;
+        let driver = QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration }).await?;
+        let (network, notes) = network::choose(config.network.mode).await?;
+        Ok(Self {
+            driver: Arc::new(driver),
+            network,
+            store,
+            boot,
+            run_dir,
+            config: config.clone(),
+            choice,
+            notes,
+        })
     }
 
     /// Lines for `tart doctor` and the start of a runner.
     #[must_use]
     pub fn describe(&self) -> Vec<String> {
-        todo!()
+        let mut lines = vec![
+            format!("driver: {}", self.driver.describe()),
+            self.choice.explain(),
+            format!("guest kernel: {}", self.boot.release),
+            format!("network: {}", self.network.describe()),
+            format!("assets: {}", self.store.root().display()),
+        ];
+        lines.extend(self.notes.iter().cloned());
+        lines
     }
+
+    /// The image of a name or path, verified.
+    pub(crate) async fn image(&self, name: String) -> Result<ImageDisk, HostError> {
+        let store = self.store.clone();
+        let image = tokio::task::spawn_blocking(move || store.image(&name));
+        Ok(image.await.map_err(|_| HostError::Interrupted)??)
+    }
+}
+
+/// What guests boot from, and the image of jobs that name none. Blocks.
+fn assets(config: &MicroVm, options: PrepareOptions) -> Result<(Store, BootAssets), HostError> {
+    let root = config.assets_dir.clone().unwrap_or_else(tart_assets::default_root);
+    let store = Store::open(&root)?.with_progress(options.progress);
+    let kernel = match &config.kernel {
+        Some(kernel) => KernelSource::File { kernel: kernel.clone(), modules: None },
+        None => KernelSource::Distribution,
+    };
+    let mut boot = store.boot_assets(&BootRequest { kernel, agent: options.agent })?;
+    if let Some(initrd) = &config.initrd {
+        boot.initrd.clone_from(initrd);
+    }
+    store.image(config.image.as_deref().unwrap_or(DEFAULT_IMAGE))?;
+    Ok((store, boot))
+}
+
+async fn acceleration(config: &MicroVm, boot: &BootAssets, run_dir: &RunDir) -> Result<Choice, VmmError> {
+    let wish = match config.accel {
+        tart_config::Accel::Auto => Accel::Auto,
+        tart_config::Accel::Kvm => Accel::Kvm,
+        tart_config::Accel::Tcg => Accel::Tcg,
+    };
+    let probe = Probe {
+        qemu: None,
+        kernel: &boot.kernel,
+        initrd: &boot.initrd,
+        digest: &boot.digest,
+        cache: &state_dir(config).join(PROBE_CACHE),
+        run_dir: run_dir.path(),
+        limit: PROBE_LIMIT,
+    };
+    let greet = |stream: AgentStream| -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+        Box::pin(greet(stream, PROBE_LIMIT))
+    };
+    choose(wish, &probe, &greet).await
+}
+
+/// Waits until the agent is ready.
+async fn greet(stream: AgentStream, limit: Duration) -> Result<(), String> {
+    let connected = Guest::connect(stream, Arc::new(NoRelay), limit).await;
+    connected.map(drop).map_err(|error| error.to_string())
 }

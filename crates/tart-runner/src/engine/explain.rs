@@ -1,0 +1,61 @@
+//! Telling people why a script failed when the reason is not in its output.
+
+use tart_config::ByteSize;
+
+/// A disk with less than this is full, in bytes. Small files still fit, but nothing of a build.
+const FULL: u64 = 1 << 20;
+
+/// The warning about processes that the guest's kernel killed: who, what the limit was, what to do. `names` come from
+/// the guest's console and may be empty.
+pub(super) fn out_of_memory(kills: u64, names: &[String], memory: ByteSize) -> String {
+    let count = if kills == 1 { "a process".to_owned() } else { format!("{kills} processes") };
+    let who = if names.is_empty() { String::new() } else { format!(" (`{}`)", names.join("`, `")) };
+    let verb = if kills == 1 { "was" } else { "were" };
+    format!(
+        "the job ran out of memory: {count}{who} {verb} killed by the guest's kernel. The microVM has {memory} of \
+         memory; give it more with `memory` in [runners.microvm], or let the job use less, for example by fewer \
+         parallel processes"
+    )
+}
+
+/// Whether nothing more fits on a disk. One without a size is not there.
+pub(super) fn is_full(free: u64, total: u64) -> bool {
+    total > 0 && free < FULL
+}
+
+/// The warning about a full disk.
+pub(super) fn disk_full(disk: ByteSize) -> String {
+    format!("the job's disk of {disk} is full; give it more with `disk` in [runners.microvm]")
+}
+
+/// An error without the console that its further lines show.
+pub(super) fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_suffix("; the last lines of its console:").unwrap_or(line).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_warning_says_who_what_and_what_to_do() {
+        let names = ["cc1plus".to_owned()];
+        insta::assert_snapshot!(out_of_memory(1, &names, ByteSize::gibibytes(1)), @"the job ran out of memory: a process (`cc1plus`) was killed by the guest's kernel. The microVM has 1g of memory; give it more with `memory` in [runners.microvm], or let the job use less, for example by fewer parallel processes");
+        assert!(out_of_memory(1, &[], ByteSize(1)).contains("memory: a process was killed"));
+        assert!(out_of_memory(3, &names, ByteSize(1)).contains("memory: 3 processes (`cc1plus`) were killed"));
+    }
+
+    #[test]
+    fn a_disk_is_full_before_its_last_byte_is_used() {
+        assert!(is_full(4096, 1 << 30));
+        assert!(!is_full(1 << 25, 1 << 30));
+        assert!(!is_full(0, 0));
+    }
+
+    #[test]
+    fn an_error_is_shown_without_the_console() {
+        assert_eq!(first_line("it died; the last lines of its console:\n  a\n  b"), "it died");
+        assert_eq!(first_line("it died"), "it died");
+    }
+}

@@ -1,0 +1,138 @@
+//! The stage that makes the guest.
+
+use std::time::Duration;
+
+use tart_job::Level;
+use tart_job::dirs::job_name;
+use tart_job::outcome::Failure;
+use tart_job::stages::PREPARE_RETRY_DELAY;
+use tokio::time::{Instant, sleep};
+
+use super::control::Scope;
+use super::job::Job;
+use super::{explain, image};
+use crate::guest::{GuestFailure, GuestRequest, JobGuest};
+
+/// Digits of an image's digest that are shown.
+const SHOWN_DIGEST: usize = 12;
+
+impl Job<'_> {
+    /// Finds the image and boots a guest, with as many tries.
+    pub(super) async fn prepare(&mut self, scope: &Scope, attempts: u32) -> Result<(), Failure> {
+        for text in unsupported(&self.run.payload) {
+            self.log.line(Level::Warning, &text);
+        }
+        let request = self.request(scope).await?;
+        let mut failed = 0;
+        loop {
+            let request = GuestRequest { id: machine_id(self.run.payload.id)?, ..request.clone() };
+            let start = Instant::now();
+            let boot = JobGuest::boot(self.setup, &request);
+            let error = match self.control.unless_halted(scope, boot).await? {
+                Ok(guest) => {
+                    self.welcome(guest, start);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            failed += 1;
+            self.log.line(Level::Error, &format!("Preparation failed: {error}"));
+            if failed >= attempts || !is_worth_retrying(&error) {
+                return Err(Failure::system(explain::first_line(&error.to_string())));
+            }
+            let delay = PREPARE_RETRY_DELAY.as_secs();
+            self.log.line(Level::Info, &format!("Will be retried in {delay}s ..."));
+            self.control.unless_halted(scope, sleep(PREPARE_RETRY_DELAY)).await?;
+        }
+    }
+
+    async fn request(&mut self, scope: &Scope) -> Result<GuestRequest, Failure> {
+        let (setup, run, plan) = (self.setup, self.run, self.plan);
+        let payload = &run.payload;
+        let named = payload.image.as_ref().map(|image| plan.variables.expand(&image.name)).unwrap_or_default();
+        let name = image::choose(run.image.as_deref(), &named, setup.config.image.as_deref())?;
+        let found = self.control.unless_halted(scope, setup.image(name.clone())).await?;
+        let image = found.map_err(|error| image::missing(&name, &error))?;
+        self.image = image.config.clone();
+
+        let digest: String = image.digest.chars().take(SHOWN_DIGEST).collect();
+        let config = &setup.config;
+        self.log.line(Level::Print, &format!("Using image {name} ({digest})"));
+        self.log.line(
+            Level::Print,
+            &format!(
+                "Starting a microVM with {} vCPU{}, {} of memory and a disk of {} on {}...",
+                config.vcpus,
+                if config.vcpus == 1 { "" } else { "s" },
+                config.memory,
+                config.disk,
+                setup.driver.describe()
+            ),
+        );
+        let (token, context) = (&run.context.short_token, &run.context);
+        Ok(GuestRequest {
+            id: String::new(),
+            hostname: job_name(token, payload.job_info.project_id, context.concurrent_project_id, payload.id),
+            image,
+            dirs: plan.dirs.clone(),
+            cache_root: context.cache_dir.clone(),
+            allowed: run.allowed.clone(),
+        })
+    }
+
+    fn welcome(&mut self, guest: JobGuest, start: Instant) {
+        let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
+        let text = format!(
+            "The microVM was ready after {} (its kernel, Linux {}, after {}); network: {}",
+            seconds(start.elapsed()),
+            guest.hello.kernel,
+            seconds(guest.spawn_to_ready),
+            self.setup.network.name(),
+        );
+        self.log.line(Level::Print, &text);
+        self.timings.spawn_to_ready = Some(guest.spawn_to_ready);
+        self.timings.ready_to_set_up = Some(guest.ready.elapsed());
+        self.guest = Some(guest);
+    }
+}
+
+/// A name that no other machine of this host has.
+fn machine_id(job: i64) -> Result<String, Failure> {
+    let random = getrandom::u32();
+    let random = random.map_err(|error| Failure::system(format!("the host gives no random numbers: {error}")))?;
+    Ok(format!("job-{}-{random:08x}", job.unsigned_abs()))
+}
+
+/// What can be wrong for a moment only.
+fn is_worth_retrying(error: &GuestFailure) -> bool {
+    !matches!(
+        error,
+        GuestFailure::Machine(
+            tart_vmm::VmmError::Spec { .. }
+                | tart_vmm::VmmError::KernelArgument { .. }
+                | tart_vmm::VmmError::Program { .. }
+        )
+    )
+}
+
+/// Warnings about what the job asks for and does not get.
+fn unsupported(payload: &tart_spec::JobPayload) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !payload.services.is_empty() {
+        let names: Vec<_> = payload.services.iter().map(|service| service.name.as_str()).collect();
+        warnings.push(format!("services are not supported yet by this version of Tart: {}", names.join(", ")));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_of_one_job_have_different_legal_names() {
+        let (one, other) = (machine_id(i64::MAX).unwrap(), machine_id(i64::MAX).unwrap());
+        assert_ne!(one, other);
+        assert!(one.len() <= 40, "{one}");
+    }
+}

@@ -1,0 +1,298 @@
+//! Running one stage's script in the guest.
+
+use std::time::Duration;
+
+use tart_guest::{Command, CommandEvent, Guest, GuestError};
+use tart_job::outcome::Failure;
+use tart_job::scripts::SHELL_CANDIDATES;
+use tart_job::stages::Place;
+use tart_job::variables::VariableFile;
+use tart_proto::message::{Exec, ExitStatus, Exited, FailureKind, Limits, Output, PutFile, Root};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::control::{Control, Scope};
+use super::log::JobLog;
+
+/// How long a script may take to end by itself when it is stopped.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How much longer than that the guest's agent may take to end it and to send what it printed.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Searched for programs where nothing says otherwise.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Name of the script's file in the job's temporary directory. No variable has such a name.
+const SCRIPT_FILE: &str = ".tart-script";
+
+/// Only the owner may read.
+const PRIVATE: u32 = 0o600;
+
+/// A script to run.
+#[derive(Debug)]
+pub(super) struct Script {
+    /// Its text.
+    pub(super) text: String,
+    /// The tree it runs in.
+    pub(super) place: Place,
+    /// What comes before the script's path, best first: the first that is in the tree is used.
+    pub(super) shells: Vec<Vec<String>>,
+    /// Its environment; the last of a name wins.
+    pub(super) environment: Vec<(String, String)>,
+    /// Who runs it, in the words of the image.
+    pub(super) user: String,
+    /// Its control group in the guest.
+    pub(super) cgroup: String,
+    /// The job's temporary directory.
+    pub(super) directory: String,
+    /// Written there before.
+    pub(super) files: Vec<VariableFile>,
+}
+
+/// How a script did not end well.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// It had to be stopped.
+    Halted(Failure),
+    /// The guest does not answer as it should.
+    Guest(GuestError),
+    /// The guest did not stop the script within the limit.
+    Stuck(Failure),
+    /// There is no shell to run it.
+    NoShell,
+}
+
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Self {
+        Self::Halted(failure)
+    }
+}
+
+impl From<GuestError> for Broken {
+    fn from(error: GuestError) -> Self {
+        Self::Guest(error)
+    }
+}
+
+/// What a script left behind, however it ended.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    /// When its first output came.
+    pub(super) first_output: Option<Instant>,
+    /// Bytes of output.
+    pub(super) output: u64,
+    /// How it ended, if it was heard.
+    pub(super) exited: Option<Exited>,
+}
+
+/// Runs a script to its end, with its output in the log. `on_halt` is called when it has to stop, for lines of the log.
+pub(super) async fn run(
+    guest: &Guest,
+    script: &Script,
+    scope: &Scope,
+    control: &mut Control,
+    log: &mut JobLog,
+    trail: &mut Trail,
+    on_halt: impl FnOnce(&Failure, &mut JobLog) + Send,
+) -> Result<ExitStatus, Broken> {
+    let command = control.unless_halted(scope, start(guest, script)).await;
+    let command = match command {
+        Ok(started) => started?,
+        Err(failure) => {
+            on_halt(&failure, log);
+            return Err(Broken::Halted(failure));
+        }
+    };
+    follow(command, scope, control, log, trail, on_halt).await
+}
+
+async fn start(guest: &Guest, script: &Script) -> Result<Command, Broken> {
+    for file in &script.files {
+        put(guest, &file.path, &script.user, file.content.as_bytes()).await?;
+    }
+    let path = format!("{}/{SCRIPT_FILE}", script.directory);
+    put(guest, &path, &script.user, script.text.as_bytes()).await?;
+    for shell in &script.shells {
+        match guest.exec(&exec(script, shell, &path)).await {
+            Ok(command) => return Ok(command),
+            Err(error) if error.failure_kind() == Some(FailureKind::NotFound) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Broken::NoShell)
+}
+
+/// The tree of the job has the temporary directory too, and knows the user.
+async fn put(guest: &Guest, path: &str, owner: &str, contents: &[u8]) -> Result<(), GuestError> {
+    let file = PutFile { root: Root::Job, path: path.to_owned(), mode: PRIVATE, owner: owner.to_owned() };
+    guest.put_file(&file, contents).await
+}
+
+fn exec(script: &Script, shell: &[String], path: &str) -> Exec {
+    let mut argv = shell.to_vec();
+    argv.push(path.to_owned());
+    let mut env = vec![("PATH".to_owned(), PATH.to_owned())];
+    env.extend(script.environment.iter().cloned());
+    Exec {
+        root: match script.place {
+            Place::Helper => Root::Helper,
+            Place::Job => Root::Job,
+        },
+        argv,
+        env,
+        cwd: "/".to_owned(),
+        user: match script.place {
+            Place::Helper => String::new(),
+            Place::Job => script.user.clone(),
+        },
+        // One pipe for both keeps the order in which lines were written.
+        output: Output::Merged,
+        stdin: false,
+        cgroup: script.cgroup.clone(),
+        limits: Limits::default(),
+    }
+}
+
+async fn follow(
+    mut command: Command,
+    scope: &Scope,
+    control: &mut Control,
+    log: &mut JobLog,
+    trail: &mut Trail,
+    on_halt: impl FnOnce(&Failure, &mut JobLog) + Send,
+) -> Result<ExitStatus, Broken> {
+    let halted = loop {
+        let event = tokio::select! {
+            biased;
+            failure = control.halted(scope) => break failure,
+            event = next(&mut command, log) => event?,
+        };
+        if let Some(status) = take(event, log, trail) {
+            return Ok(status);
+        }
+    };
+    on_halt(&halted, log);
+    if matches!(halted, Failure::Aborted | Failure::Interrupted(_)) {
+        // The machine's end is near, and nobody waits for what the script still has to say.
+        return Err(Broken::Halted(halted));
+    }
+    // A flood of output that nobody takes must not hold the end up: from here on it waits only for the limit.
+    let limit = Instant::now() + STOP_LIMIT;
+    // If it cannot be told, it has ended by itself, or the guest is gone: either shows in what comes next.
+    let _told = timeout(GRACE, command.control().cancel(GRACE)).await;
+    let no_limits = Scope::default();
+    loop {
+        let event = tokio::select! {
+            biased;
+            failure = control.halted(&no_limits) => return Err(Broken::Halted(failure)),
+            () = sleep_until(limit) => return Err(Broken::Stuck(halted)),
+            event = next(&mut command, log) => event?,
+        };
+        if take(event, log, trail).is_some() {
+            return Err(Broken::Halted(halted));
+        }
+    }
+}
+
+async fn next(command: &mut Command, log: &mut JobLog) -> Result<CommandEvent, GuestError> {
+    log.ready().await;
+    command.next().await
+}
+
+fn take(event: CommandEvent, log: &mut JobLog, trail: &mut Trail) -> Option<ExitStatus> {
+    match event {
+        CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes) => {
+            trail.first_output.get_or_insert_with(Instant::now);
+            trail.output += bytes.len() as u64;
+            log.output(&bytes);
+            None
+        }
+        CommandEvent::Exited(exited) => {
+            trail.exited = Some(exited);
+            Some(exited.status)
+        }
+    }
+}
+
+/// A script's end as a result.
+pub(super) fn outcome(status: ExitStatus) -> Result<(), Failure> {
+    match status {
+        ExitStatus::Code(0) => Ok(()),
+        ExitStatus::Code(code) => Err(Failure::ExitCode(code)),
+        // As shells say it.
+        ExitStatus::Signal(signal) => Err(Failure::ExitCode(signal.saturating_add(128))),
+    }
+}
+
+/// The shells to try for a tree. The helper's is known. `own` is what the image says; `only_sh` leaves bash out.
+pub(super) fn shells(place: Place, own: &[String], only_sh: bool) -> Vec<Vec<String>> {
+    if place == Place::Helper {
+        return vec![vec!["/bin/bash".to_owned()]];
+    }
+    if !own.is_empty() {
+        return vec![own.to_vec()];
+    }
+    let candidates = SHELL_CANDIDATES.iter().filter(|path| !only_sh || !path.ends_with("bash"));
+    candidates.map(|path| vec![(*path).to_owned()]).collect()
+}
+
+/// The name of a stage's control group in the guest.
+pub(super) fn cgroup(stage: &str) -> String {
+    const LONGEST: usize = 64;
+    let legal = |c: char| if matches!(c, 'a'..='z' | '0'..='9' | '_' | '-') { c } else { '_' };
+    stage.chars().map(legal).take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn script(place: Place) -> Script {
+        Script {
+            text: "true".to_owned(),
+            place,
+            shells: Vec::new(),
+            environment: vec![("SECRET".to_owned(), "x".to_owned()), ("PATH".to_owned(), "/own".to_owned())],
+            user: "1000".to_owned(),
+            cgroup: "step_script".to_owned(),
+            directory: "/builds/p.tmp".to_owned(),
+            files: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_users_script_runs_as_the_images_user_with_its_own_search_path() {
+        let exec = exec(&script(Place::Job), &["/bin/bash".to_owned()], "/builds/p.tmp/.tart-script");
+        assert_eq!(exec.argv, ["/bin/bash", "/builds/p.tmp/.tart-script"]);
+        assert_eq!((exec.root, exec.user.as_str(), exec.stdin), (Root::Job, "1000", false));
+        let path = exec.env.iter().rev().find(|(key, _)| key == "PATH").unwrap();
+        assert_eq!(path.1, "/own");
+    }
+
+    #[test]
+    fn the_helpers_tools_run_as_root() {
+        let exec = exec(&script(Place::Helper), &["/bin/bash".to_owned()], "/s");
+        assert_eq!((exec.root, exec.user.as_str()), (Root::Helper, ""));
+    }
+
+    #[test]
+    fn shells_are_tried_bash_first_unless_the_image_or_the_runner_knows_better() {
+        let first = |own: &[String], only_sh| shells(Place::Job, own, only_sh).remove(0);
+        assert_eq!(first(&[], false), ["/usr/local/bin/bash"]);
+        assert_eq!(first(&[], true), ["/usr/local/bin/sh"]);
+        assert_eq!(first(&["/bin/ash".to_owned(), "-e".to_owned()], false), ["/bin/ash", "-e"]);
+    }
+
+    #[test]
+    fn a_signal_is_reported_as_shells_do() {
+        assert_eq!(outcome(ExitStatus::Signal(9)), Err(Failure::ExitCode(137)));
+        assert_eq!(outcome(ExitStatus::Code(3)), Err(Failure::ExitCode(3)));
+        assert_eq!(outcome(ExitStatus::Code(0)), Ok(()));
+    }
+
+    #[test]
+    fn control_groups_have_legal_names() {
+        assert_eq!(cgroup("step_größe/x.y"), "step_gr__e_x_y");
+        assert_eq!(cgroup(&"a".repeat(100)).len(), 64);
+    }
+}
