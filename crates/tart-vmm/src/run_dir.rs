@@ -15,7 +15,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::VmmError;
+use crate::{VmmError, spec};
 pub(crate) use record::record;
 
 /// The lock file, in the root and in every runner's directory.
@@ -63,8 +63,9 @@ impl RunDir {
     /// Makes a machine's directory.
     ///
     /// # Errors
-    /// [`VmmError::System`], also if there is one of that name.
+    /// [`VmmError::System`], also if there is one of that name; [`VmmError::Spec`] if the name is no machine's.
     pub fn machine(&self, id: &str) -> Result<MachineDir, VmmError> {
+        spec::check_id(id)?;
         let path = self.path.join(id);
         let made = DirBuilder::new().mode(0o700).create(&path);
         made.map_err(|e| VmmError::system(format!("make the directory {}", path.display()), e))?;

@@ -12,6 +12,9 @@ const MIN_MEMORY: u64 = 96 << 20;
 /// Disks that a machine can have; the microvm machine has few slots.
 const MAX_DISKS: usize = 8;
 
+/// Longest name of a machine, in bytes.
+const MAX_ID: usize = 40;
+
 /// Longest serial of a virtio block device, in bytes.
 const MAX_SERIAL: usize = 20;
 
@@ -59,13 +62,10 @@ impl MachineSpec {
     /// # Errors
     /// [`VmmError::Spec`] with the first rule that is broken.
     pub fn check(&self) -> Result<(), VmmError> {
-        let word = |text: &str, max: usize, extra: &str| {
-            (1..=max).contains(&text.len())
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || extra.as_bytes().contains(&b))
-        };
-        let broken = if !word(&self.id, 40, "-") || self.id.bytes().any(|b| b.is_ascii_uppercase()) {
-            format!("`{}` is no machine name of at most 40 lower case letters, digits and hyphens", self.id)
-        } else if self.vcpus == 0 {
+        check_id(&self.id)?;
+        let serial =
+            |text: &str| is_word(text, MAX_SERIAL, |b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let broken = if self.vcpus == 0 {
             "it has no processor".to_owned()
         } else if self.memory_bytes < MIN_MEMORY {
             format!(
@@ -75,7 +75,7 @@ impl MachineSpec {
             )
         } else if self.disks.len() > MAX_DISKS {
             format!("it has {} disks, more than {MAX_DISKS}", self.disks.len())
-        } else if let Some(disk) = self.disks.iter().find(|disk| !word(&disk.serial, MAX_SERIAL, "-_")) {
+        } else if let Some(disk) = self.disks.iter().find(|disk| !serial(&disk.serial)) {
             format!("`{}` is no disk serial of at most {MAX_SERIAL} letters, digits, - and _", disk.serial)
         } else {
             return Ok(());
@@ -87,4 +87,18 @@ impl MachineSpec {
     pub(crate) fn memory_mib(&self) -> u64 {
         self.memory_bytes.div_ceil(1 << 20)
     }
+}
+
+/// Checks the name of a machine, which is also that of its directory.
+pub(crate) fn check_id(id: &str) -> Result<(), VmmError> {
+    if is_word(id, MAX_ID, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        return Ok(());
+    }
+    let reason =
+        format!("`{id}` is no machine name of at most {MAX_ID} lower case letters, digits and hyphens");
+    Err(VmmError::Spec { id: id.to_owned(), reason })
+}
+
+fn is_word(text: &str, max: usize, allowed: impl Fn(u8) -> bool) -> bool {
+    (1..=max).contains(&text.len()) && text.bytes().all(allowed)
 }

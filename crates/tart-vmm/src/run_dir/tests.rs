@@ -32,7 +32,9 @@ fn directories_are_private_and_vanish_with_their_owner() {
     for path in [root.as_path(), run_dir.path(), machine.path()] {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{}", path.display());
     }
-    assert!(run_dir.machine("vm-1").is_err());
+    for taken_or_no_name in ["vm-1", "../vm-2", "", "."] {
+        assert!(run_dir.machine(taken_or_no_name).is_err(), "{taken_or_no_name}");
+    }
     drop(machine);
     assert!(!run_dir.path().join("vm-1").exists());
     let path = run_dir.path().to_owned();
