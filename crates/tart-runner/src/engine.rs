@@ -103,16 +103,12 @@ pub async fn run_job(
     let plan = JobPlan::new(&run.payload, &run.context);
     let mut log = JobLog::new(log_options(&run, plan.as_ref().ok()), Box::new(sink));
     write_header(&mut log, &run, plan.as_ref().ok());
-    let planned = plan.map_err(|error| Failure::configuration(error.to_string())).and_then(|plan| {
-        check(&run.payload)?;
-        Ok(plan)
-    });
-    let (verdict, mut log, mut timings, usage) = match planned {
+    let (verdict, mut log, mut timings, usage) = match plan {
         Ok(plan) => {
             observer.planned(&plan);
             Job::new(setup, &run, &plan, observer, log, Control::new(signal)).finish().await
         }
-        Err(failure) => (Verdict::Failed(failure), log, Timings::default(), JobUsage::default()),
+        Err(error) => (Verdict::Failed(Failure::from(error)), log, Timings::default(), JobUsage::default()),
     };
     let (level, text) = verdict.line();
     log.line(level, &text);
@@ -155,12 +151,4 @@ fn write_header(log: &mut JobLog, run: &JobRun, plan: Option<&JobPlan>) {
     for warning in &plan.warnings {
         log.line(Level::Warning, warning);
     }
-}
-
-/// Refuses what this version cannot run at all.
-fn check(payload: &JobPayload) -> Result<(), Failure> {
-    if payload.steps.is_empty() && !payload.run.trim().is_empty() {
-        return Err(Failure::configuration("the job uses `run`, which this version of Tart does not support"));
-    }
-    Ok(())
 }

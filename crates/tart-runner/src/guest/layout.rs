@@ -117,7 +117,24 @@ mod tests {
 
     #[test]
     fn both_trees_share_builds_cache_and_temporary_files() {
-        insta::assert_snapshot!(shown(&mounts(&dirs("/builds"), "/cache", FILESYSTEMS)));
+        insta::assert_snapshot!(shown(&mounts(&dirs("/builds"), "/cache", FILESYSTEMS)), @"
+        disk helper /run/tart/disk/helper ro
+        disk image /run/tart/disk/image ro
+        disk scratch /run/tart/scratch
+        tmpfs /run/tart/temporary
+        overlay /run/tart/disk/helper /run/tart/helper
+        overlay /run/tart/disk/image /run/tart/job
+        directory /run/tart/scratch/cache
+        directory /run/tart/scratch/builds
+        bind /run/tart/scratch/cache /run/tart/helper/cache
+        bind /run/tart/scratch/cache /run/tart/job/cache
+        bind /run/tart/scratch/builds /run/tart/helper/builds
+        bind /run/tart/scratch/builds /run/tart/job/builds
+        bind /run/tart/temporary /run/tart/helper/builds/g/p.tmp
+        bind /run/tart/temporary /run/tart/job/builds/g/p.tmp
+        system Helper
+        system Job
+        ");
     }
 
     #[test]
