@@ -1,6 +1,7 @@
 //! From the kernel's first process to a guest that can serve a host.
 
 pub mod cmdline;
+mod cpus;
 mod mounts;
 mod modules;
 
@@ -19,6 +20,9 @@ use crate::{
 
 /// Where the agent keeps the files that trees get in their `/etc`.
 const ETC: &str = "/run/tart/etc";
+
+/// The cgroup of all jobs.
+const JOBS: &str = "tart";
 
 /// Files the agent may have open: every command and forwarded connection needs a few.
 const MAX_OPEN_FILES: u64 = 65536;
@@ -56,8 +60,12 @@ pub fn start(reaper: Reaper, init_uptime: Duration) -> io::Result<Machine> {
     optional("cannot start the loopback", network::start_loopback());
     network::create_names(Path::new(ETC))?;
     let limits = Limits { memory_bytes: job_memory(stats::memory_total()), pids: job_tasks(task_limit()) };
-    let cgroups = Cgroups::create(Path::new(mounts::CGROUPS), "tart", &limits)?;
-    mounts::enter_cgroup_namespace(cgroups.path())?;
+    let root = Path::new(mounts::CGROUPS);
+    mounts::enter_cgroup_namespace(&root.join(JOBS))?;
+    let cgroups = Cgroups::create(root, JOBS, &limits)?;
+    for problem in cpus::bring_online() {
+        console::say(problem);
+    }
     Ok(Machine::new(Trees::guest(), cgroups, reaper, ETC, init_uptime))
 }
 

@@ -30,8 +30,10 @@ pub(super) fn kernel_file_systems() -> io::Result<()> {
 /// may manage, and what it makes stays within the limits of all jobs.
 ///
 /// A process gets the cgroup it is in as the root of its new namespace, so the agent visits `root`. Its own mount
-/// still shows the whole hierarchy.
+/// still shows the whole hierarchy. That must be before `root` has controllers for its children: from then on the
+/// kernel refuses processes in it.
 pub(super) fn enter_cgroup_namespace(root: &Path) -> io::Result<()> {
+    fs::create_dir_all(root)?;
     fs::write(root.join("cgroup.procs"), "0")?;
     #[expect(unsafe_code, reason = "rustix marks every unshare unsafe because of file descriptor tables")]
     // SAFETY: only the cgroup namespace changes.
