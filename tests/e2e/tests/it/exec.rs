@@ -1,0 +1,99 @@
+//! `tart exec`, without a server and without root.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tart_e2e::{Config, JOB, Process, Scene, program};
+
+const CI_FILE: &str = r#"
+include: { local: common.yml }
+.base: &base
+  variables: { GREETING: hello }
+  before_script: [echo before]
+greet:
+  extends: .shared
+  <<: *base
+  script:
+    - echo $GREETING $NAME from $(cat file.txt) of $CI_JOB_NAME
+    - test -f not-committed.txt
+fail:
+  script: [exit 9]
+"#;
+
+fn shell(directory: &Path, script: &str) -> Output {
+    let output = Command::new("sh").args(["-euc", script]).current_dir(directory).output().expect("sh runs");
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// A repository with a change that was not committed.
+fn make_repository(directory: &Path) {
+    std::fs::create_dir(directory).expect("the directory is new");
+    std::fs::write(directory.join(".gitlab-ci.yml"), CI_FILE).expect("it is writable");
+    std::fs::write(directory.join("common.yml"), ".shared: { after_script: [echo after] }\n")
+        .expect("it is writable");
+    std::fs::write(directory.join("file.txt"), "committed\n").expect("it is writable");
+    let commit = "git init -q -b main . && git add . && \
+                  git -c user.name=a -c user.email=a@example.com commit -q -m first && echo changed > file.txt && \
+                  echo new > not-committed.txt";
+    shell(directory, commit);
+}
+
+#[tokio::test]
+async fn a_job_of_a_local_file_runs_with_the_working_tree_as_it_is() {
+    let scene = Scene::start(&Config::default()).await;
+    let repository = scene.path("repository");
+    make_repository(&repository);
+    let before =
+        shell(&repository, "git status --porcelain && git rev-parse HEAD && git count-objects").stdout;
+    let mut greet = scene.tart(["exec", "greet", "--variable", "NAME=world"]);
+    greet.current_dir(&repository);
+    let log = Process::start(greet).succeed(JOB).await;
+    for expected in ["before", "hello world from changed of greet", "after"] {
+        assert!(log.contains(expected), "no {expected:?} in {log}");
+    }
+    let mut fail = scene.tart(["exec", "fail"]);
+    fail.current_dir(&repository);
+    let mut fail = Process::start(fail);
+    let status = fail.wait(JOB).await;
+    assert!(!status.success(), "{}", fail.output());
+    let after =
+        shell(&repository, "git status --porcelain && git rev-parse HEAD && git count-objects").stdout;
+    assert_eq!(before, after, "the repository was changed");
+    scene.finish();
+}
+
+/// Takes the user away again.
+struct User(String);
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _status = Command::new("userdel").args(["--force", "--remove", &self.0]).output();
+    }
+}
+
+#[tokio::test]
+async fn an_ordinary_user_runs_jobs_too() {
+    assert!(rustix::process::geteuid().is_root(), "root makes the ordinary user of this test");
+    let scene = Scene::start(&Config::default()).await;
+    let user = User(format!("tart-e2e-{}", std::process::id()));
+    let home = scene.path("users-home");
+    shell(scene.directory(), &format!("useradd --no-create-home --home-dir {} {}", home.display(), user.0));
+    std::fs::create_dir(&home).expect("the directory is new");
+    make_repository(&home.join("repository"));
+    // Build directories are often out of reach of other users.
+    std::fs::copy(program(), home.join("tart")).expect("the program can be copied");
+    shell(scene.directory(), &format!("chown -R {0}: users-home tmp && chmod 755 .", user.0));
+
+    let mut command = tokio::process::Command::new("setpriv");
+    let ids = [format!("--reuid={}", user.0), format!("--regid={}", user.0)];
+    command.args(ids).args(["--clear-groups", "--no-new-privs", "--"]).arg(home.join("tart"));
+    command.args(["exec", "greet"]).current_dir(home.join("repository"));
+    command.env_clear().env("HOME", &home).env("TMPDIR", scene.path("tmp"));
+    for name in ["PATH", "TART_ASSETS_DIR"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    let log = Process::start(command).succeed(JOB).await;
+    assert!(log.contains("from changed of greet"), "{log}");
+    scene.finish();
+}

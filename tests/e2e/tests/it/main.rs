@@ -1,0 +1,12 @@
+//! The real binary, real microVMs, real git, a strict GitLab server.
+#![cfg(feature = "slow-tests")]
+
+mod endings;
+mod exec;
+mod floods;
+mod images;
+mod jobs;
+mod network;
+mod peers;
+mod signals;
+mod sources;
