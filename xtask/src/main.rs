@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
 mod check;
+mod measure;
 mod product;
 mod shell;
 
@@ -23,6 +24,17 @@ enum Command {
     Agent,
     /// Builds `tart` with the agent inside, and prints lines for a shell: TART_BINARY and TART_AGENT.
     Build(product::Build),
+    /// Boots many guests; `--load` keeps all processors busy, `--boots N` says how many.
+    BootCheck(Rest),
+    /// Measures speed, memory and disk, as ratios.
+    Bench(Rest),
+}
+
+/// Arguments of the program that measures.
+#[derive(Debug, clap::Args)]
+struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -30,6 +42,8 @@ fn main() -> ExitCode {
         Command::Check => check::run_all(),
         Command::Agent => product::agent().and_then(|path| shell::print(&path.display().to_string())),
         Command::Build(build) => product::build(&build),
+        Command::BootCheck(rest) => measure::measure("boots", &rest.arguments),
+        Command::Bench(rest) => measure::measure("bench", &rest.arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -27,17 +27,32 @@ pub(crate) fn agent() -> Result<PathBuf> {
     existing(target_dir()?.join(TARGET).join("agent/tart-agent"))
 }
 
-/// Builds the program and says where it and the agent are.
-pub(crate) fn build(options: &Build) -> Result<()> {
+/// What was built.
+#[derive(Debug)]
+pub(crate) struct Product {
+    /// The program.
+    pub(crate) tart: PathBuf,
+    /// The guest's agent, which is also in the program.
+    pub(crate) agent: PathBuf,
+}
+
+/// Builds the program with the agent inside.
+pub(crate) fn product(debug: bool) -> Result<Product> {
     let agent = agent()?;
     let mut command = cargo(["build", "--quiet", "--package", "tart"]);
     command.env("TART_AGENT_BINARY", &agent);
-    let profile = if options.debug { "debug" } else { "release" };
-    if !options.debug {
+    if !debug {
         command.arg("--release");
     }
     run(command)?;
+    let profile = if debug { "debug" } else { "release" };
     let tart = existing(target_dir()?.join(profile).join("tart"))?;
+    Ok(Product { tart, agent })
+}
+
+/// Builds the program and says where it and the agent are.
+pub(crate) fn build(options: &Build) -> Result<()> {
+    let Product { tart, agent } = product(options.debug)?;
     for (name, path) in [("TART_BINARY", &tart), ("TART_AGENT", &agent)] {
         print(&assignment(name, text(path)?))?;
     }

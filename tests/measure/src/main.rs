@@ -1,0 +1,29 @@
+//! Measures Tart: `cargo xtask boot-check` and `cargo xtask bench`.
+
+mod boots;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Measures Tart on this machine.
+#[derive(Debug, Parser)]
+enum Command {
+    /// Boots many guests, one after the other, and says how many came up.
+    Boots(boots::Boots),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Boots(boots) => boots.run().await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::line(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
