@@ -14,13 +14,13 @@ use tokio::sync::{Notify, watch};
 
 /// A host for tests; what its jobs leave behind is in a directory of its own.
 #[derive(Debug)]
-pub struct Host {
-    pub setup: HostSetup,
-    pub state: tempfile::TempDir,
+pub(crate) struct Host {
+    pub(crate) setup: HostSetup,
+    pub(crate) state: tempfile::TempDir,
 }
 
 /// Boots emulated guests from the machine's assets and the agent of `TART_AGENT`.
-pub async fn host(change: impl FnOnce(&mut MicroVm)) -> Host {
+pub(crate) async fn host(change: impl FnOnce(&mut MicroVm)) -> Host {
     let state = tempfile::tempdir().unwrap();
     let mut config = MicroVm {
         accel: tart_config::Accel::Tcg,
@@ -38,7 +38,7 @@ pub async fn host(change: impl FnOnce(&mut MicroVm)) -> Host {
 
 impl Host {
     /// Names of what is in the directory of running machines, below this runner's own.
-    pub fn left_behind(&self) -> Vec<String> {
+    pub(crate) fn left_behind(&self) -> Vec<String> {
         let run = self.state.path().join("run");
         let runners = std::fs::read_dir(run).unwrap().flatten().filter(|entry| entry.path().is_dir());
         let inside = runners.flat_map(|runner| std::fs::read_dir(runner.path()).unwrap().flatten());
@@ -49,18 +49,18 @@ impl Host {
 
 /// The log of a job, readable while it runs.
 #[derive(Debug, Clone, Default)]
-pub struct Log {
+pub(crate) struct Log {
     bytes: Arc<Mutex<Vec<u8>>>,
     grown: Arc<Notify>,
 }
 
 impl Log {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
     }
 
     /// Waits until the log has the text.
-    pub async fn shows(&self, text: &str) {
+    pub(crate) async fn shows(&self, text: &str) {
         loop {
             let grown = self.grown.notified();
             if self.text().contains(text) {
@@ -81,7 +81,7 @@ impl JobLogSink for Log {
 }
 
 /// A job without sources, with these steps and variables.
-pub fn job(script: &[&str], change: impl FnOnce(&mut Value)) -> JobRun {
+pub(crate) fn job(script: &[&str], change: impl FnOnce(&mut Value)) -> JobRun {
     let mut payload = json!({
         "id": 42,
         "token": "job-token-42",
@@ -134,7 +134,7 @@ fn context() -> RunnerContext {
 }
 
 /// Runs a job to its end.
-pub async fn run(host: &Host, job: JobRun) -> (JobReport, String) {
+pub(crate) async fn run(host: &Host, job: JobRun) -> (JobReport, String) {
     let log = Log::default();
     let (_signal, signals) = watch::channel(JobSignal::None);
     let report = run_job(&host.setup, job, log.clone(), signals, &NoObserver).await;
@@ -143,7 +143,7 @@ pub async fn run(host: &Host, job: JobRun) -> (JobReport, String) {
 }
 
 /// Runs a job and sends it a signal as soon as its log has a text.
-pub async fn run_until(host: &Host, job: JobRun, text: &str, signal: JobSignal) -> (JobReport, String) {
+pub(crate) async fn run_until(host: &Host, job: JobRun, text: &str, signal: JobSignal) -> (JobReport, String) {
     let log = Log::default();
     let (sender, signals) = watch::channel(JobSignal::None);
     let running = run_job(&host.setup, job, log.clone(), signals, &NoObserver);
