@@ -114,7 +114,9 @@ pub async fn run_job(
     log.line(level, &text);
     log.finish().await;
     timings.total = start.elapsed();
-    JobReport { verdict, timings, usage }
+    let report = JobReport { verdict, timings, usage };
+    report.record(run.payload.id);
+    report
 }
 
 /// How the log is written. A job that cannot be planned has secrets too.

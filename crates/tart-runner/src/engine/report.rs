@@ -33,6 +33,25 @@ impl JobReport {
         }
     }
 
+    /// Writes what was measured to the runner's own log. `cargo xtask bench` reads the record.
+    pub(crate) fn record(&self, job: i64) {
+        let millis =
+            |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let (timings, usage) = (&self.timings, &self.usage);
+        tracing::debug!(
+            job,
+            spawn_to_ready_ms = millis(timings.spawn_to_ready),
+            ready_to_set_up_ms = millis(timings.ready_to_set_up),
+            ready_to_script_ms = millis(timings.ready_to_script),
+            end_to_gone_ms = millis(timings.end_to_gone),
+            total_ms = millis(Some(timings.total)),
+            disk_bytes = usage.disk,
+            memory_peak_bytes = usage.memory_peak,
+            output_bytes = usage.output,
+            "the job was measured"
+        );
+    }
+
     /// The exit code of the failed script.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
