@@ -6,6 +6,8 @@ use std::path::Path;
 #[derive(Debug, Clone)]
 pub struct Config {
     concurrent: u32,
+    log_format: &'static str,
+    vcpus: u32,
     runner: String,
     microvm: String,
 }
@@ -13,7 +15,7 @@ pub struct Config {
 impl Default for Config {
     /// One job at a time, in a small guest.
     fn default() -> Self {
-        Self { concurrent: 1, runner: String::new(), microvm: String::new() }
+        Self { concurrent: 1, log_format: "text", vcpus: 1, runner: String::new(), microvm: String::new() }
     }
 }
 
@@ -22,6 +24,20 @@ impl Config {
     #[must_use]
     pub fn concurrent(mut self, jobs: u32) -> Self {
         self.concurrent = jobs;
+        self
+    }
+
+    /// The form of the runner's own log.
+    #[must_use]
+    pub fn log_format(mut self, format: &'static str) -> Self {
+        self.log_format = format;
+        self
+    }
+
+    /// Virtual processors of a guest.
+    #[must_use]
+    pub fn vcpus(mut self, count: u32) -> Self {
+        self.vcpus = count;
         self
     }
 
@@ -44,13 +60,13 @@ impl Config {
     /// The file's text.
     #[must_use]
     pub fn render(&self, url: &str, token: &str, state_dir: &Path) -> String {
-        let Self { concurrent, runner, microvm } = self;
+        let Self { concurrent, log_format, vcpus, runner, microvm } = self;
         let state_dir = state_dir.display();
         // Two jobs at once ask for two jobs at once.
         format!(
-            "concurrent = {concurrent}\ncheck_interval = 1\nlog_level = \"debug\"\n\n[[runners]]\nname = \"e2e\"\n\
+            "concurrent = {concurrent}\ncheck_interval = 1\nlog_level = \"debug\"\nlog_format = \"{log_format}\"\n\n[[runners]]\nname = \"e2e\"\n\
              url = \"{url}\"\ntoken = \"{token}\"\nexecutor = \"microvm\"\nrequest_concurrency = {concurrent}\n\
-             {runner}\n[runners.microvm]\nstate_dir = \"{state_dir}\"\nvcpus = 1\n{microvm}"
+             {runner}\n[runners.microvm]\nstate_dir = \"{state_dir}\"\nvcpus = {vcpus}\n{microvm}"
         )
     }
 }

@@ -81,6 +81,14 @@ impl Process {
         kill_process(pid, signal).expect("a child that was not waited for takes signals");
     }
 
+    /// Asks `tart run` to end once its jobs are done.
+    ///
+    /// # Panics
+    /// When it has ended already.
+    pub fn drain(&self) {
+        self.signal(Signal::QUIT);
+    }
+
     /// Waits for its end and the end of its output.
     ///
     /// # Panics

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::Signal;
 use tart_test_gitlab::{RunnerHandle, RunnerOptions, TestGitlab};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -100,7 +99,7 @@ impl Scene {
     /// # Panics
     /// When it does not end well.
     pub async fn drain(&self, mut tart: Process) {
-        tart.signal(Signal::QUIT);
+        tart.drain();
         let status = tart.wait(SOON).await;
         assert!(status.success(), "`tart run` ended with {status} after SIGQUIT");
     }

@@ -1,5 +1,6 @@
 //! Measures Tart: `cargo xtask boot-check` and `cargo xtask bench`.
 
+mod bench;
 mod boots;
 mod report;
 
@@ -12,12 +13,15 @@ use clap::Parser;
 enum Command {
     /// Boots many guests, one after the other, and says how many came up.
     Boots(boots::Boots),
+    /// Runs jobs and compares them with the same script on the host.
+    Bench(bench::Bench),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Boots(boots) => boots.run().await,
+        Command::Bench(bench) => bench.run().await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
