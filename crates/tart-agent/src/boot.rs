@@ -28,7 +28,7 @@ const JOBS: &str = "tart";
 const MAX_OPEN_FILES: u64 = 65536;
 
 /// Memory that jobs cannot take from the agent and the kernel: this, or the hundredth part below if that is more.
-const MIN_MEMORY_RESERVE: u64 = 32 * 1024 * 1024;
+const MIN_MEMORY_RESERVE: u64 = 64 * 1024 * 1024;
 const MEMORY_RESERVE_PERCENT: u64 = 3;
 
 /// Processes and threads that jobs cannot take, but never more than half.
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn jobs_leave_the_agent_memory() {
         const MIB: u64 = 1024 * 1024;
-        assert_eq!(job_memory(512 * MIB), 480 * MIB);
+        assert_eq!(job_memory(512 * MIB), 448 * MIB);
         assert_eq!(job_memory(40 * MIB), 20 * MIB);
         assert_eq!(job_memory(0), 0);
         let large = 16 * 1024 * MIB;
