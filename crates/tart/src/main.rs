@@ -1,2 +1,44 @@
 //! The `tart` command.
-fn main() {}
+
+mod cli;
+mod commands;
+mod failure;
+mod globals;
+mod logging;
+mod output;
+mod product;
+mod progress;
+mod signals;
+mod values;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::Cli;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    logging::start(&cli.globals);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(cli.command.run(&cli.globals));
+    // A thread may still be busy with what nobody waits for any more, such as an interrupted build.
+    runtime.shutdown_background();
+    result
+}
+
+/// Help goes to the standard output with 0, mistakes to the standard error with 1.
+fn usage(error: &clap::Error) -> ExitCode {
+    let printed = error.print();
+    if error.use_stderr() || printed.is_err() { failure::Exit::Usage.into() } else { ExitCode::SUCCESS }
+}

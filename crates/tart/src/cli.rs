@@ -1,0 +1,60 @@
+//! The command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{assets, completions, doctor, exec, version};
+use crate::globals::Globals;
+
+/// A GitLab Runner whose every job runs in its own microVM
+#[derive(Debug, Parser)]
+#[command(
+    name = "tart",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Exit codes: 0 success, 1 wrong usage or configuration, 2 this host lacks something, \
+                        3 the GitLab server refused, 4 interrupted, 5 the job failed."
+)]
+pub(crate) struct Cli {
+    /// Print the version
+    #[arg(long, short = 'v', short_alias = 'V', action = clap::ArgAction::Version)]
+    version: (),
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
+    Exec(exec::ExecArgs),
+    /// Build, list, check and remove what guests boot from
+    #[command(subcommand)]
+    Assets(assets::AssetsCommand),
+    /// Check whether this host can run jobs
+    Doctor(doctor::DoctorArgs),
+    /// Print the version
+    Version,
+    /// Print completions of the command line for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Exec(args) => exec::run(args, globals).await,
+            Self::Assets(command) => assets::run(command).await,
+            Self::Doctor(args) => doctor::run(args, globals).await,
+            Self::Version => version::run(),
+            Self::Completions(args) => completions::run(&args),
+        }
+    }
+}

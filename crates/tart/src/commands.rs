@@ -1,0 +1,7 @@
+//! The commands, one file each.
+
+pub(crate) mod assets;
+pub(crate) mod completions;
+pub(crate) mod doctor;
+pub(crate) mod exec;
+pub(crate) mod version;

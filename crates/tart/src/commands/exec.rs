@@ -1,0 +1,166 @@
+//! `tart exec`
+
+mod job;
+mod log;
+mod repository;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use tart_ci_file::Pipeline;
+use tart_config::{ByteSize, MicroVm, Runner};
+use tart_runner::local::{Snapshot, TerminalSink};
+use tart_runner::{HostSetup, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job};
+use tart_spec::FailureReason;
+use tokio::sync::watch;
+
+use crate::failure::{Annotate as _, Exit};
+use crate::globals::Globals;
+use crate::progress::Steps;
+use crate::signals::Ends;
+use crate::values::{assignment, duration, size};
+use crate::{output, product};
+use log::Uncoloured;
+use repository::Repository;
+
+/// Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
+///
+/// The job gets the working tree as it is, with changes that are not committed; files that git ignores are left out.
+/// The repository itself is only read.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 the job succeeded, 5 it failed, 1 wrong usage or CI file, \
+                        2 this host cannot run it, 4 interrupted.")]
+pub(crate) struct ExecArgs {
+    /// The job
+    #[arg(required_unless_present = "list")]
+    job: Option<String>,
+    /// The CI file; .gitlab-ci.yml at the top of the repository without it
+    #[arg(long, short = 'f', value_name = "PATH")]
+    file: Option<PathBuf>,
+    /// A directory of the repository, instead of the current one
+    #[arg(long, value_name = "DIR", default_value = ".", hide_default_value = true)]
+    cwd: PathBuf,
+    /// A variable for the job, which wins over those of the file; may be repeated
+    #[arg(long = "variable", visible_alias = "env", value_name = "KEY=VALUE", value_parser = assignment)]
+    variables: Vec<(String, String)>,
+    /// The image, whatever the job says: the name of an imported one, or the path of a root file system
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// The time limit of a job that has none of its own
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+    timeout: Duration,
+    /// Virtual processors of the machine
+    #[arg(long, value_name = "COUNT", default_value = "2", value_parser = clap::value_parser!(u32).range(1..=256))]
+    vcpus: u32,
+    /// Memory of the machine
+    #[arg(long, value_name = "SIZE", default_value = "1g", value_parser = size)]
+    memory: ByteSize,
+    /// The most that the job may store
+    #[arg(long, value_name = "SIZE", default_value = "20g", value_parser = size)]
+    disk: ByteSize,
+    /// List the jobs of the file instead
+    #[arg(long, conflicts_with = "job")]
+    list: bool,
+}
+
+pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
+    let repository = Repository::find(&args.cwd)?;
+    let file = repository.ci_file(args.file.as_deref())?;
+    let pipeline = Pipeline::load(&tart_ci_file::Repository::new(repository.root())?, &file)?;
+    for warning in &pipeline.warnings {
+        tracing::warn!("{warning}");
+    }
+    let Some(name) = &args.job else { return list(&pipeline) };
+    let job = pipeline.job(name)?;
+
+    let mut ends = Ends::listen()?;
+    let prepared = async {
+        let snapshot = Snapshot::take(repository.root()).await?;
+        let payload = job::payload(job, &file, &repository, &snapshot, &args)?;
+        anyhow::Ok((prepare(&args).await?, snapshot, payload))
+    };
+    let (setup, snapshot, payload) = tokio::select! {
+        prepared = prepared => prepared?,
+        signal = ends.next() => return Err(interrupted(signal)),
+    };
+    for line in setup.describe() {
+        tracing::info!("{line}");
+    }
+    let run = JobRun {
+        payload,
+        context: job::context(),
+        runner: Arc::new(Runner { name: "local".to_owned(), ..Runner::default() }),
+        system_id: "exec".to_owned(),
+        allowed: vec![snapshot.allowed()?],
+        image: args.image.clone(),
+        plain_log: true,
+    };
+    let report = supervise(&setup, run, &mut ends).await?;
+    finish(&report)
+}
+
+fn list(pipeline: &Pipeline) -> anyhow::Result<ExitCode> {
+    let rows: Vec<[String; 3]> = pipeline
+        .jobs
+        .values()
+        .map(|job| [job.stage.clone(), job.name.clone(), job.not_runnable.unwrap_or_default().to_owned()])
+        .collect();
+    output::to_stdout(&output::table(["STAGE", "JOB", ""], &rows))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn prepare(args: &ExecArgs) -> anyhow::Result<HostSetup> {
+    let config = MicroVm { vcpus: args.vcpus, memory: args.memory, disk: args.disk, ..MicroVm::default() };
+    let steps = Steps::show();
+    let options = PrepareOptions { progress: steps.clone(), agent: product::agent() };
+    let prepared = HostSetup::prepare(&config, options).await;
+    steps.finish();
+    prepared
+        .context("this host cannot run the job")
+        .hint("`tart doctor` checks what a host needs")
+        .exit(Exit::Host)
+}
+
+fn interrupted(signal: &str) -> anyhow::Error {
+    let error: anyhow::Result<()> = Err(anyhow::anyhow!("ended by a signal ({signal}) before the job began"));
+    match error.exit(Exit::Interrupted) {
+        Err(error) => error,
+        Ok(()) => anyhow::anyhow!("ended by a signal"),
+    }
+}
+
+/// Runs the job. The first signal ends it in order; by the second nothing is waited for, and still nothing is left.
+async fn supervise(setup: &HostSetup, run: JobRun, ends: &mut Ends) -> anyhow::Result<JobReport> {
+    let (sender, signals) = watch::channel(JobSignal::None);
+    let sink = Uncoloured::new(TerminalSink::new(tokio::io::stdout()), output::takes_colours());
+    let running = run_job(setup, run, sink, signals, &NoObserver);
+    let mut running = std::pin::pin!(running);
+    let mut signalled = false;
+    loop {
+        tokio::select! {
+            report = &mut running => return Ok(report),
+            signal = ends.next() => {
+                if signalled {
+                    return Err(anyhow::anyhow!("ended by a second signal ({signal})")).exit(Exit::Interrupted);
+                }
+                signalled = true;
+                sender.send_replace(JobSignal::Interrupt(signal.to_owned()));
+            }
+        }
+    }
+}
+
+fn finish(report: &JobReport) -> anyhow::Result<ExitCode> {
+    tracing::info!(timings = ?report.timings, usage = ?report.usage, "the job has ended");
+    let exit = match report.failure_reason() {
+        None => return Ok(ExitCode::SUCCESS),
+        Some(FailureReason::RunnerSystemFailure) => Exit::Host,
+        Some(FailureReason::RunnerInterrupted) => Exit::Interrupted,
+        Some(_) => Exit::Job,
+    };
+    Ok(exit.into())
+}
