@@ -60,8 +60,12 @@ impl Command {
         }
         loop {
             match self.reader.next().await {
-                StreamItem::Data { channel: CHANNEL_STDOUT, bytes } => return Ok(CommandEvent::Stdout(bytes)),
-                StreamItem::Data { channel: CHANNEL_STDERR, bytes } => return Ok(CommandEvent::Stderr(bytes)),
+                StreamItem::Data { channel: CHANNEL_STDOUT, bytes } => {
+                    return Ok(CommandEvent::Stdout(bytes));
+                }
+                StreamItem::Data { channel: CHANNEL_STDERR, bytes } => {
+                    return Ok(CommandEvent::Stderr(bytes));
+                }
                 StreamItem::Eof { channel: CHANNEL_STDOUT | CHANNEL_STDERR } => {}
                 StreamItem::Message(bytes) => match parse(&self.session, &bytes)? {
                     GuestEvent::Exited(exited) => {

@@ -60,7 +60,9 @@ async fn upload(mut contents: impl AsyncRead + Unpin, writer: &StreamWriter) -> 
         match contents.read_buf(&mut buffer).await {
             Ok(0) => return writer.eof(CHANNEL).await.map_err(|_| Upload::Refused),
             Ok(_) => writer.data(CHANNEL, buffer.freeze()).await.map_err(|_| Upload::Refused)?,
-            Err(error) => return Err(Upload::Local(GuestError::local("read what goes to the guest", &error))),
+            Err(error) => {
+                return Err(Upload::Local(GuestError::local("read what goes to the guest", &error)));
+            }
         }
     }
 }

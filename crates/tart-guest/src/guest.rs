@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tart_proto::message::{
-    Configure, Exec, GetFile, Hello, HostOpen, Listen, MountStep, PutFile, Stats,
-};
+use tart_proto::message::{Configure, Exec, GetFile, Hello, HostOpen, Listen, MountStep, PutFile, Stats};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{

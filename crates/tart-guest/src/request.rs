@@ -47,7 +47,10 @@ async fn event(session: &Session, request: &HostOpen) -> Result<GuestEvent, Gues
 }
 
 /// The next event of a stream on which nothing else may come. A failure is an error.
-pub(crate) async fn next_event(session: &Session, reader: &mut StreamReader) -> Result<GuestEvent, GuestError> {
+pub(crate) async fn next_event(
+    session: &Session,
+    reader: &mut StreamReader,
+) -> Result<GuestEvent, GuestError> {
     match reader.next().await {
         StreamItem::Message(bytes) => parse(session, &bytes),
         item => Err(unexpected(session, item)),

@@ -15,10 +15,7 @@ mod handshake;
 mod state;
 mod stream;
 
-use std::{
-    future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::{
@@ -184,22 +181,14 @@ impl Shared {
 }
 
 /// Tries until there is a value, again after each notice. No notice between a try and the wait is lost.
-fn wait<'a, T>(
-    notify: &'a Notify,
-    mut attempt: impl FnMut() -> Option<T> + Send + 'a,
-) -> impl Future<Output = T> + Send + 'a
-where
-    T: Send,
-{
-    async move {
-        loop {
-            let mut notified = std::pin::pin!(notify.notified());
-            notified.as_mut().enable();
-            if let Some(value) = attempt() {
-                return value;
-            }
-            notified.await;
+async fn wait<T>(notify: &Notify, mut attempt: impl FnMut() -> Option<T>) -> T {
+    loop {
+        let mut notified = std::pin::pin!(notify.notified());
+        notified.as_mut().enable();
+        if let Some(value) = attempt() {
+            return value;
         }
+        notified.await;
     }
 }
 

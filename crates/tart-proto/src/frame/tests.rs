@@ -85,10 +85,7 @@ fn a_data_frame_over_its_own_limit_is_refused_from_the_header() {
     let len = u32::try_from(HEADER_LEN + MAX_DATA + 2).unwrap();
     decoder.extend(&len.to_le_bytes());
     decoder.extend(&[FrameKind::Data as u8]);
-    assert_eq!(
-        decoder.next_item(),
-        Err(FrameError::BadLength { kind: FrameKind::Data, len: MAX_DATA + 2 })
-    );
+    assert_eq!(decoder.next_item(), Err(FrameError::BadLength { kind: FrameKind::Data, len: MAX_DATA + 2 }));
 }
 
 #[test]

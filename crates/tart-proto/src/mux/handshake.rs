@@ -64,7 +64,9 @@ where
                 reply(writer, &preamble).await?;
                 return Ok(decoder);
             }
-            Some(Item::Frame(_)) => return Err(MuxError::Protocol("a frame before the start of the session")),
+            Some(Item::Frame(_)) => {
+                return Err(MuxError::Protocol("a frame before the start of the session"));
+            }
             None => read(reader, &mut decoder).await?,
         }
     }
