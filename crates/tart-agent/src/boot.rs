@@ -27,12 +27,17 @@ const JOBS: &str = "tart";
 /// Files the agent may have open: every command and forwarded connection needs a few.
 const MAX_OPEN_FILES: u64 = 65536;
 
-/// Memory that jobs cannot take from the agent and the kernel: this, or the hundredth part below if that is more.
+/// Memory that jobs cannot take from the agent and the kernel, of what is available once all is started: this, or the
+/// hundredth part below if that is more. Without it the whole machine would be out of memory before the jobs' cgroup,
+/// and reclaim the same few pages for minutes before it kills anything.
 const MIN_MEMORY_RESERVE: u64 = 64 * 1024 * 1024;
 const MEMORY_RESERVE_PERCENT: u64 = 3;
 
 /// Processes and threads that jobs cannot take, but never more than half.
 const TASK_RESERVE: u64 = 1000;
+
+/// Pages used within this time are not reclaimed: the kernel rather kills a process than to thrash.
+const WORKING_SET_MS: &str = "1000";
 
 /// Kernel settings that containers are used to: everybody may ping and listen on low ports.
 const SETTINGS: [(&str, &str); 2] = [
@@ -55,11 +60,13 @@ pub fn start(reaper: Reaper, init_uptime: Duration) -> io::Result<Machine> {
     for (file, value) in SETTINGS {
         optional(file, fs::write(file, value));
     }
+    // Kernels without this way to keep a working set have no such file.
+    let _missing = fs::write("/sys/kernel/mm/lru_gen/min_ttl_ms", WORKING_SET_MS);
     let files = Rlimit { current: Some(MAX_OPEN_FILES), maximum: Some(MAX_OPEN_FILES) };
     optional("cannot raise the limit of open files", rustix::process::setrlimit(Resource::Nofile, files).map_err(io::Error::from));
     optional("cannot start the loopback", network::start_loopback());
     network::create_names(Path::new(ETC))?;
-    let limits = Limits { memory_bytes: job_memory(stats::memory_total()), pids: job_tasks(task_limit()) };
+    let limits = Limits { memory_bytes: job_memory(stats::memory_available()), pids: job_tasks(task_limit()) };
     let root = Path::new(mounts::CGROUPS);
     mounts::enter_cgroup_namespace(&root.join(JOBS))?;
     let cgroups = Cgroups::create(root, JOBS, &limits)?;
@@ -82,10 +89,10 @@ fn task_limit() -> u64 {
     limits.min().unwrap_or(0)
 }
 
-/// What all jobs together may have of the guest's memory; 0, for no limit, if that is not known.
-fn job_memory(total: u64) -> u64 {
-    let reserve = MIN_MEMORY_RESERVE.max(total / 100 * MEMORY_RESERVE_PERCENT);
-    total.saturating_sub(reserve.min(total / 2))
+/// What all jobs together may have of the guest's available memory; 0, for no limit, if that is not known.
+fn job_memory(available: u64) -> u64 {
+    let reserve = MIN_MEMORY_RESERVE.max(available / 100 * MEMORY_RESERVE_PERCENT);
+    available.saturating_sub(reserve.min(available / 2))
 }
 
 fn job_tasks(limit: u64) -> u64 {

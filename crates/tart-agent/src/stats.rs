@@ -29,6 +29,11 @@ pub(crate) fn memory_total() -> u64 {
     memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemTotal:").unwrap_or(0)
 }
 
+/// Memory that can be had without swapping, in bytes.
+pub(crate) fn memory_available() -> u64 {
+    memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemAvailable:").unwrap_or(0)
+}
+
 pub(crate) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
