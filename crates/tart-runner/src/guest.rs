@@ -112,7 +112,10 @@ impl JobGuest {
         let relay: Arc<dyn Relay> = Arc::new(HostRelay(attachment.relay()));
         let connect = async {
             let stream = machine.connect_agent().await.map_err(|error| error.to_string())?;
-            Guest::connect(stream, relay, config.boot_timeout).await.map_err(|error| error.to_string())
+            // The limit is the boot's; its error also shows the console.
+            Guest::connect(stream, relay, config.boot_timeout.saturating_mul(2))
+                .await
+                .map_err(|error| error.to_string())
         };
         let (guest, hello) = await_boot(&*machine, config.boot_timeout, connect).await?;
         let ready = Instant::now();
@@ -185,11 +188,8 @@ async fn set_up(
     let network = attachment.guest();
     network.add_to(&mut configure);
     guest.configure(&configure).await?;
-    let filesystems = layout::Filesystems {
-        helper: HELPER_FSTYPE,
-        image: request.image.fstype,
-        scratch: Scratch::FSTYPE,
-    };
+    let filesystems =
+        layout::Filesystems { helper: HELPER_FSTYPE, image: request.image.fstype, scratch: Scratch::FSTYPE };
     let steps = layout::mounts(&request.dirs, &request.cache_root, filesystems);
     guest.mount(&steps).await?;
     let mut listeners = Vec::new();

@@ -4,15 +4,16 @@
 mod support;
 
 use serde_json::json;
-use support::{host, job, run, run_until};
-use tart_runner::JobSignal;
+use support::{Host, Log, host, job, run, run_until};
+use tart_runner::local::Snapshot;
+use tart_runner::{JobSignal, NoObserver, run_job};
 use tart_spec::FailureReason;
+use tokio::sync::watch;
 
 #[tokio::test]
 async fn a_script_runs_in_a_guest_and_its_log_comes_back() {
     let host = host(|_| {}).await;
     let (report, log) = run(&host, job(&["echo hello from $CI_JOB_STATUS", "uname -r"], |_| {})).await;
-    println!("{log}\n{report:#?}");
     assert!(report.succeeded(), "{log}");
     assert!(log.contains("hello from running"), "{log}");
     assert!(log.contains("Job succeeded"), "{log}");
@@ -21,18 +22,21 @@ async fn a_script_runs_in_a_guest_and_its_log_comes_back() {
 #[tokio::test]
 async fn a_failed_script_keeps_its_exit_code_and_after_script_knows_of_it() {
     let host = host(|_| {}).await;
-    let job = job(&["echo PASSED=on >> $GITLAB_ENV", "cat", "false || (exit 7)", "echo unreachable"], |job| {
-        job["steps"].as_array_mut().unwrap().push(json!({
-            "name": "after_script", "script": ["echo status $CI_JOB_STATUS passed $PASSED", "exit 3"]
-        }));
-        job["variables"].as_array_mut().unwrap().extend([
-            json!({"key": "SECRET", "value": "hunter2-hunter2", "masked": true}),
-            json!({"key": "FILE", "value": "first\nsecond\n", "file": true}),
-        ]);
-        job["steps"][0]["script"].as_array_mut().unwrap().insert(0, json!("echo secret $SECRET; cat $FILE; findmnt -no FSTYPE -T $FILE || stat -f -c %T $FILE"));
-    });
+    let job =
+        job(&["echo PASSED=on >> $GITLAB_ENV", "cat", "false || (exit 7)", "echo unreachable"], |job| {
+            job["steps"].as_array_mut().unwrap().push(json!({
+                "name": "after_script", "script": ["echo status $CI_JOB_STATUS passed $PASSED", "exit 3"]
+            }));
+            job["variables"].as_array_mut().unwrap().extend([
+                json!({"key": "SECRET", "value": "hunter2-hunter2", "masked": true}),
+                json!({"key": "FILE", "value": "first\nsecond\n", "file": true}),
+            ]);
+            job["steps"][0]["script"].as_array_mut().unwrap().insert(
+                0,
+                json!("echo secret $SECRET; cat $FILE; findmnt -no FSTYPE -T $FILE || stat -f -c %T $FILE"),
+            );
+        });
     let (report, log) = run(&host, job).await;
-    println!("{log}\n{report:#?}");
     assert_eq!((report.exit_code(), report.failure_reason()), (Some(7), Some(FailureReason::ScriptFailure)));
     for expected in [
         "secret [MASKED]\nfirst\nsecond\ntmpfs\n",
@@ -56,14 +60,12 @@ fn with_after_script(payload: &mut serde_json::Value) {
 async fn a_cancelled_job_still_runs_after_script_and_an_aborted_one_does_not() {
     let host = host(|_| {}).await;
     let (report, log) = run_until(&host, job(ENDLESS, with_after_script), "begun\n", JobSignal::Cancel).await;
-    println!("{log}");
     assert_eq!(report.failure_reason(), Some(FailureReason::JobCanceled));
     assert!(log.contains("script canceled externally (UI, API)"), "{log}");
     assert!(log.contains("after canceled\n"), "{log}");
     assert!(log.contains("Job failed: canceled"), "{log}");
 
     let (report, log) = run_until(&host, job(ENDLESS, with_after_script), "begun\n", JobSignal::Abort).await;
-    println!("{log}");
     assert_eq!(report.failure_reason(), Some(FailureReason::JobCanceled));
     assert!(!log.contains("after canceled"), "{log}");
 
@@ -82,9 +84,11 @@ async fn limits_of_the_job_and_of_the_script_end_it_differently() {
         variables.push(json!({"key": "RUNNER_SCRIPT_TIMEOUT", "value": "2s"}));
     };
     let (report, log) = run(&host, job(ENDLESS, script_limit)).await;
-    println!("{log}");
     assert_eq!(report.failure_reason(), Some(FailureReason::JobExecutionTimeout));
-    assert!(log.contains("step_script could not run to completion because the timeout was exceeded"), "{log}");
+    assert!(
+        log.contains("step_script could not run to completion because the timeout was exceeded"),
+        "{log}"
+    );
     assert!(log.contains("after timedout\n"), "{log}");
     assert!(log.contains("Job failed: execution took longer than 2s seconds"), "{log}");
 
@@ -93,7 +97,6 @@ async fn limits_of_the_job_and_of_the_script_end_it_differently() {
         payload["runner_info"]["timeout"] = json!(20);
     };
     let (report, log) = run(&host, job(ENDLESS, job_limit)).await;
-    println!("{log}");
     assert_eq!(report.failure_reason(), Some(FailureReason::JobExecutionTimeout));
     assert!(!log.contains("after timedout"), "{log}");
     assert!(log.contains("Job failed: execution took longer than 20s seconds"), "{log}");
@@ -104,7 +107,6 @@ async fn a_job_that_eats_its_memory_learns_who_was_killed() {
     let host = host(|_| {}).await;
     let eat = "perl -e '$a = \"x\" x 4000000000; print length $a' || tail /dev/zero";
     let (report, log) = run(&host, job(&[eat], |_| {})).await;
-    println!("{log}\n{report:#?}");
     assert_eq!(report.failure_reason(), Some(FailureReason::ScriptFailure));
     assert!(log.contains("the job ran out of memory"), "{log}");
     assert!(log.contains("The microVM has 512m of memory"), "{log}");
@@ -114,8 +116,7 @@ async fn a_job_that_eats_its_memory_learns_who_was_killed() {
 async fn a_fork_bomb_is_cancelled() {
     let host = host(|_| {}).await;
     let bomb = "echo begun; bomb() { bomb | bomb & }; bomb; sleep 600";
-    let (report, log) = run_until(&host, job(&[bomb], |_| {}), "begun\n", JobSignal::Cancel).await;
-    println!("{}", log.chars().rev().take(3000).collect::<String>().chars().rev().collect::<String>());
+    let (report, _) = run_until(&host, job(&[bomb], |_| {}), "begun\n", JobSignal::Cancel).await;
     assert_eq!(report.failure_reason(), Some(FailureReason::JobCanceled));
 }
 
@@ -123,7 +124,6 @@ async fn a_fork_bomb_is_cancelled() {
 async fn a_job_that_fills_its_disk_is_told_so() {
     let host = host(|config| config.disk = tart_config::ByteSize::mebibytes(64)).await;
     let (report, log) = run(&host, job(&["dd if=/dev/zero of=big bs=1M"], |_| {})).await;
-    println!("{log}");
     assert_eq!(report.failure_reason(), Some(FailureReason::ScriptFailure));
     assert!(log.contains("No space left on device"), "{log}");
     assert!(log.contains("the job's disk of 64m is full"), "{log}");
@@ -134,7 +134,6 @@ async fn a_guest_that_panics_is_a_system_failure_with_its_last_words() {
     let host = host(|_| {}).await;
     let panic = "echo 1 > /proc/sys/kernel/sysrq || true; echo c > /proc/sysrq-trigger; sleep 60";
     let (report, log) = run(&host, job(&[panic], with_after_script)).await;
-    println!("{log}");
     assert_eq!(report.failure_reason(), Some(FailureReason::RunnerSystemFailure));
     assert!(log.contains("the guest's kernel panicked"), "{log}");
 }
@@ -142,10 +141,97 @@ async fn a_guest_that_panics_is_a_system_failure_with_its_last_words() {
 #[tokio::test]
 async fn a_flood_of_output_arrives_whole_and_does_not_delay_a_cancellation() {
     let host = host(|_| {}).await;
-    let (report, log) = run(&host, job(&["head -c 20000000 /dev/zero | tr '\\0' 'x'; echo; echo end"], |_| {})).await;
+    let (report, log) =
+        run(&host, job(&["head -c 20000000 /dev/zero | tr '\\0' 'x'; echo; echo end"], |_| {})).await;
     assert!(report.succeeded());
     assert_eq!(log.matches('x').count() / 1000, 20_000);
     assert!(log.contains("\nend\n"));
     let (report, _) = run_until(&host, job(&["echo begun; yes"], |_| {}), "begun\n", JobSignal::Cancel).await;
     assert_eq!(report.failure_reason(), Some(FailureReason::JobCanceled));
+}
+
+#[tokio::test]
+async fn a_working_tree_with_its_changes_is_fetched_by_the_guest() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = "git init -q -b main && echo old > file && mkdir sub && git add . \
+         && git -c user.name=a -c user.email=a@b commit -qm 'First one' && echo new > file && echo more > sub/untracked";
+    let made =
+        std::process::Command::new("sh").args(["-c", script]).current_dir(&directory).status().unwrap();
+    assert!(made.success());
+    let snapshot = Snapshot::take(directory.path()).await.unwrap();
+    let host = host(|_| {}).await;
+    let script =
+        ["cat file sub/untracked", "command -v git && git log --oneline || true", "test -d $CI_PROJECT_DIR"];
+    let mut job = job(&script, |payload| {
+        payload["variables"] = json!([]);
+        payload["token"] = json!("");
+        payload["git_info"] = json!({
+            "repo_url": snapshot.repo_url(), "sha": snapshot.commit().sha, "ref": snapshot.ref_name(),
+            "refspecs": snapshot.refspecs(), "depth": 20
+        });
+    });
+    job.allowed.push(snapshot.allowed().unwrap());
+    let (report, log) = run(&host, job).await;
+    assert!(report.succeeded(), "{log}");
+    assert!(log.contains("new\nmore\n"), "{log}");
+    assert!(report.usage.network.connections > 0, "{report:?}");
+}
+
+/// The monitor of the host's only machine.
+fn monitor(host: &Host) -> rustix::process::Pid {
+    let state = host.state.path().to_str().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let monitors = processes.filter(|process| {
+        let line = std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        line.split('\0').next().is_some_and(|program| program.contains("qemu")) && line.contains(state)
+    });
+    let numbers = monitors.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    rustix::process::Pid::from_raw(numbers.last().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_monitor_that_is_killed_is_a_system_failure() {
+    let host = host(|_| {}).await;
+    let log = Log::default();
+    let (_signal, signals) = watch::channel(JobSignal::None);
+    let running = run_job(&host.setup, job(ENDLESS, with_after_script), log.clone(), signals, &NoObserver);
+    let kill = async {
+        log.shows("begun\n").await;
+        rustix::process::kill_process(monitor(&host), rustix::process::Signal::KILL).unwrap();
+    };
+    let (report, ()) = tokio::join!(running, kill);
+    assert_eq!(report.failure_reason(), Some(FailureReason::RunnerSystemFailure));
+    assert!(log.text().contains("the virtual machine is gone"), "{}", log.text());
+    assert_eq!(host.left_behind(), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn a_job_whose_future_is_dropped_leaves_nothing_behind() {
+    let host = host(|_| {}).await;
+    let log = Log::default();
+    let (_signal, signals) = watch::channel(JobSignal::None);
+    let running = run_job(&host.setup, job(ENDLESS, |_| {}), log.clone(), signals, &NoObserver);
+    tokio::select! {
+        report = running => panic!("it ended: {report:?}"),
+        () = log.shows("begun\n") => {}
+    }
+    assert_eq!(host.left_behind(), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_come_up_is_tried_three_times() {
+    let host = host(|config| config.boot_timeout = std::time::Duration::from_millis(50)).await;
+    let (report, log) = run(&host, job(&["true"], |_| {})).await;
+    assert_eq!(report.failure_reason(), Some(FailureReason::RunnerSystemFailure));
+    assert_eq!(log.matches("Preparation failed: the virtual machine").count(), 3, "{log}");
+    assert_eq!(log.matches("Will be retried in 3s ...").count(), 2, "{log}");
+}
+
+#[tokio::test]
+async fn images_that_are_not_there_are_the_authors_business() {
+    let host = host(|_| {}).await;
+    let (report, log) =
+        run(&host, job(&["true"], |payload| payload["image"] = json!({"name": "ruby:$V"}))).await;
+    assert_eq!(report.failure_reason(), Some(FailureReason::RunnerConfigurationError));
+    assert!(log.contains("tart assets import ruby:"), "{log}");
 }

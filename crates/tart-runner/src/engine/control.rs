@@ -17,7 +17,11 @@ pub(super) struct Bound {
 
 impl Bound {
     /// A limit of so long from `start`. One beyond what a clock can tell is none.
-    pub(super) fn new(start: Instant, limit: Duration, failure: impl Fn(Duration) -> Failure) -> Option<Self> {
+    pub(super) fn new(
+        start: Instant,
+        limit: Duration,
+        failure: impl Fn(Duration) -> Failure,
+    ) -> Option<Self> {
         Some(Self { at: start.checked_add(limit)?, failure: failure(limit) })
     }
 }
@@ -158,7 +162,8 @@ mod tests {
     async fn a_lost_sender_leaves_the_limits() {
         let (sender, mut control) = control();
         drop(sender);
-        let bounds = Bound::new(Instant::now(), Duration::from_secs(5), Failure::Timeout).into_iter().collect();
+        let bounds =
+            Bound::new(Instant::now(), Duration::from_secs(5), Failure::Timeout).into_iter().collect();
         let scope = Scope { bounds, cancellable: true };
         assert_eq!(control.halted(&scope).await, Failure::Timeout(Duration::from_secs(5)));
     }

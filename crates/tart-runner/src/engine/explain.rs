@@ -43,7 +43,9 @@ mod tests {
         let names = ["cc1plus".to_owned()];
         insta::assert_snapshot!(out_of_memory(1, &names, ByteSize::gibibytes(1)), @"the job ran out of memory: a process (`cc1plus`) was killed by the guest's kernel. The microVM has 1g of memory; give it more with `memory` in [runners.microvm], or let the job use less, for example by fewer parallel processes");
         assert!(out_of_memory(1, &[], ByteSize(1)).contains("memory: a process was killed"));
-        assert!(out_of_memory(3, &names, ByteSize(1)).contains("memory: 3 processes (`cc1plus`) were killed"));
+        assert!(
+            out_of_memory(3, &names, ByteSize(1)).contains("memory: 3 processes (`cc1plus`) were killed")
+        );
     }
 
     #[test]

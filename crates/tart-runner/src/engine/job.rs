@@ -185,7 +185,8 @@ impl<'a> Job<'a> {
             Stage::Step(_) => {
                 if self.limits.script.is_none() {
                     let limit = settings.script_timeout;
-                    self.limits.script = limit.and_then(|limit| Bound::new(now, limit, Failure::ScriptTimeout));
+                    self.limits.script =
+                        limit.and_then(|limit| Bound::new(now, limit, Failure::ScriptTimeout));
                 }
                 self.limits.script.clone()
             }
@@ -214,7 +215,8 @@ impl<'a> Job<'a> {
             _ => {}
         };
         let ran =
-            script::run(guest.agent(), &script, scope, &mut self.control, &mut self.log, &mut trail, halt).await;
+            script::run(guest.agent(), &script, scope, &mut self.control, &mut self.log, &mut trail, halt)
+                .await;
         self.account(stage, &trail, &guest);
         let result = match ran {
             Ok(status) => script::outcome(status),
@@ -233,7 +235,14 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn describe(&self, stage: &Stage, place: Place, text: String, status: JobStatus, guest: &JobGuest) -> Script {
+    fn describe(
+        &self,
+        stage: &Stage,
+        place: Place,
+        text: String,
+        status: JobStatus,
+        guest: &JobGuest,
+    ) -> Script {
         let plan = self.plan;
         let mut environment = if place == Place::Job { self.image.env.clone() } else { Vec::new() };
         environment.extend_from_slice(guest.proxy_env());

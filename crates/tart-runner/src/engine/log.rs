@@ -40,7 +40,9 @@ impl JobLog {
     pub(super) fn new(options: LogOptions, sink: Box<dyn JobLogSink>) -> Self {
         let passed = Arc::new(Mutex::new(Vec::new()));
         let filled = passed.clone();
-        let pass = move |bytes: &[u8]| filled.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        let pass = move |bytes: &[u8]| {
+            filled.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        };
         Self { pipeline: LogPipeline::new(options, Timestamp::now, Box::new(pass)), passed, sink }
     }
 

@@ -49,7 +49,8 @@ impl Job<'_> {
     async fn request(&mut self, scope: &Scope) -> Result<GuestRequest, Failure> {
         let (setup, run, plan) = (self.setup, self.run, self.plan);
         let payload = &run.payload;
-        let named = payload.image.as_ref().map(|image| plan.variables.expand(&image.name)).unwrap_or_default();
+        let named =
+            payload.image.as_ref().map(|image| plan.variables.expand(&image.name)).unwrap_or_default();
         let name = image::choose(run.image.as_deref(), &named, setup.config.image.as_deref())?;
         let found = self.control.unless_halted(scope, setup.image(name.clone())).await?;
         let image = found.map_err(|error| image::missing(&name, &error))?;
@@ -99,7 +100,8 @@ impl Job<'_> {
 /// A name that no other machine of this host has.
 fn machine_id(job: i64) -> Result<String, Failure> {
     let random = getrandom::u32();
-    let random = random.map_err(|error| Failure::system(format!("the host gives no random numbers: {error}")))?;
+    let random =
+        random.map_err(|error| Failure::system(format!("the host gives no random numbers: {error}")))?;
     Ok(format!("job-{}-{random:08x}", job.unsigned_abs()))
 }
 
@@ -120,7 +122,8 @@ fn unsupported(payload: &tart_spec::JobPayload) -> Vec<String> {
     let mut warnings = Vec::new();
     if !payload.services.is_empty() {
         let names: Vec<_> = payload.services.iter().map(|service| service.name.as_str()).collect();
-        warnings.push(format!("services are not supported yet by this version of Tart: {}", names.join(", ")));
+        warnings
+            .push(format!("services are not supported yet by this version of Tart: {}", names.join(", ")));
     }
     warnings
 }

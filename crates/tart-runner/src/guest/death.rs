@@ -68,7 +68,9 @@ pub(crate) fn killed_for_memory(console: &str) -> Vec<String> {
             continue;
         }
         let Some((_, rest)) = rest.split_once('(') else { continue };
-        let Some((name, _)) = rest.split_once(") total-vm").or_else(|| rest.split_once(')')) else { continue };
+        let Some((name, _)) = rest.split_once(") total-vm").or_else(|| rest.split_once(')')) else {
+            continue;
+        };
         let name = cut(name);
         if !names.contains(&name) {
             names.push(name);

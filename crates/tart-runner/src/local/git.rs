@@ -60,11 +60,19 @@ impl Git {
     ) -> Result<String, LocalError> {
         let mut command = Command::new("git");
         // Root may run jobs of a repository that is a user's: no hook or program of it is run here.
-        command.args(["-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"]);
+        command.args([
+            "-c",
+            "safe.directory=*",
+            "-c",
+            "core.hooksPath=/dev/null",
+            "-c",
+            "core.fsmonitor=false",
+        ]);
         command.args(arguments).current_dir(&self.directory);
         command.env("LC_ALL", "C").env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0");
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
-        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(LocalError::NoGit)?;
+        let output =
+            command.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(LocalError::NoGit)?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let message = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it did not say why");

@@ -34,7 +34,8 @@ impl Upload {
 
     async fn answer(&self, mut connection: DuplexStream) -> Result<(), String> {
         let request = tokio::time::timeout(REQUEST_LIMIT, read_request(&mut connection)).await;
-        let request = request.map_err(|_| "the guest asks for nothing".to_owned())?.map_err(|e| e.to_string())?;
+        let request =
+            request.map_err(|_| "the guest asks for nothing".to_owned())?.map_err(|e| e.to_string())?;
         let Some(protocol) = parse(&request) else {
             let refusal = "ERR only fetches are served here";
             let line = format!("{:04x}{refusal}", refusal.len() + LENGTH);
@@ -56,7 +57,11 @@ impl Upload {
         let mut command = Command::new("git");
         command.args(["upload-pack", "--strict", "--timeout=600"]).arg(&self.repository);
         // Nothing of the user's configuration, and no program that it may name, has to do with this.
-        command.env_clear().env("LC_ALL", "C").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+        command
+            .env_clear()
+            .env("LC_ALL", "C")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null");
         command.env("GIT_NO_LAZY_FETCH", "1").env("GIT_PROTOCOL", protocol);
         command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()
@@ -139,7 +144,8 @@ mod tests {
     async fn git_fetches_through_it() {
         use tokio::net::TcpListener;
         let directory = tempfile::tempdir().unwrap();
-        let script = "git init -q s && cd s && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x";
+        let script =
+            "git init -q s && cd s && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x";
         let made = std::process::Command::new("sh").args(["-c", script]).current_dir(&directory).status();
         assert!(made.unwrap().success());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -65,7 +65,8 @@ impl Snapshot {
             let arguments = ["rev-parse", "--path-format=absolute", "--git-path", name];
             git.run("find its files", &arguments).await.map(PathBuf::from)
         };
-        let (objects, index, shallow) = (path("objects").await?, path("index").await?, path("shallow").await?);
+        let (objects, index, shallow) =
+            (path("objects").await?, path("index").await?, path("shallow").await?);
 
         let directory = tempfile::Builder::new().prefix("tart-exec-").tempdir();
         let directory = directory.map_err(|source| LocalError::File { what: "make a directory", source })?;
@@ -175,7 +176,9 @@ async fn prepare_repository(
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), LocalError> {
-    fs::copy(from, to).map(drop).map_err(|source| LocalError::File { what: "copy a file of the repository", source })
+    fs::copy(from, to)
+        .map(drop)
+        .map_err(|source| LocalError::File { what: "copy a file of the repository", source })
 }
 
 async fn commit(git: &Git, tree: &str, head: Option<&str>) -> Result<String, LocalError> {

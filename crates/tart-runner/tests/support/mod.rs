@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use tart_assets::{AgentSource, Silent};
 use tart_config::{ByteSize, MicroVm, NetworkMode, Runner};
 use tart_job::context::{Product, RunnerContext, RunnerScripts, TlsFiles};
-use tart_runner::{
-    HostSetup, JobLogSink, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job,
-};
+use tart_runner::{HostSetup, JobLogSink, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job};
 use tokio::sync::{Notify, watch};
 
 /// A host for tests; what its jobs leave behind is in a directory of its own.
@@ -47,6 +45,9 @@ impl Host {
     }
 }
 
+/// Floods of output are not shown, in bytes of one write.
+const SHOWN: usize = 16 * 1024;
+
 /// The log of a job, readable while it runs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Log {
@@ -73,7 +74,11 @@ impl Log {
 
 #[async_trait]
 impl JobLogSink for Log {
+    #[expect(clippy::print_stdout, reason = "a test that fails or hangs shows its job's log")]
     fn write(&mut self, bytes: &[u8]) {
+        if bytes.len() < SHOWN {
+            print!("{}", String::from_utf8_lossy(bytes));
+        }
         self.bytes.lock().unwrap().extend_from_slice(bytes);
         self.grown.notify_waiters();
         self.grown.notify_one();
@@ -143,7 +148,12 @@ pub(crate) async fn run(host: &Host, job: JobRun) -> (JobReport, String) {
 }
 
 /// Runs a job and sends it a signal as soon as its log has a text.
-pub(crate) async fn run_until(host: &Host, job: JobRun, text: &str, signal: JobSignal) -> (JobReport, String) {
+pub(crate) async fn run_until(
+    host: &Host,
+    job: JobRun,
+    text: &str,
+    signal: JobSignal,
+) -> (JobReport, String) {
     let log = Log::default();
     let (sender, signals) = watch::channel(JobSignal::None);
     let running = run_job(&host.setup, job, log.clone(), signals, &NoObserver);
