@@ -25,6 +25,9 @@ pub struct JobRequest<'a> {
     pub info: &'a VersionInfo,
     /// The interactive session on offer.
     pub session: Option<&'a SessionOffer>,
+    /// The server may hold the call until there is news of its queue. Otherwise it is not told what the last answer
+    /// said of the queue, and answers at once.
+    pub may_hold: bool,
 }
 
 /// Where the interactive session of the job to come would be reached.
@@ -114,7 +117,7 @@ impl Client {
         let body = Body {
             token: request.token,
             system_id: request.system_id.as_str(),
-            last_update: self.last_update(request.token),
+            last_update: self.last_update(request.token).filter(|_| request.may_hold),
             session: request.session,
             info: request.info,
         };

@@ -11,7 +11,7 @@
 //! # async fn poll_once(mut health: Health, token: Token, system_id: SystemId, info: Arc<tart_spec::VersionInfo>)
 //! # -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::new(ClientOptions::new("https://gitlab.example.com"))?;
-//! let request = JobRequest { token: &token, system_id: &system_id, info: &info, session: None };
+//! let request = JobRequest { token: &token, system_id: &system_id, info: &info, session: None, may_hold: true };
 //! let answer = client.request_job(&request).await;
 //! health.record(answer.is_healthy(), Instant::now());
 //! let RequestOutcome::Job(job) = answer.outcome else { return Ok(()) };

@@ -4,6 +4,7 @@
 //! gives a [`JobReport`]. Whoever starts jobs (the daemon, `tart exec`) brings the job's payload, a [`JobLogSink`] for
 //! its log, and a channel of [`JobSignal`]s to end it early.
 
+pub mod daemon;
 mod engine;
 mod guest;
 mod host;

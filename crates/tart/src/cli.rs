@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{assets, completions, doctor, exec, version};
+use crate::commands::{assets, completions, doctor, exec, run, run_single, version};
 use crate::globals::Globals;
 
 /// A GitLab Runner whose every job runs in its own microVM
@@ -33,6 +33,11 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Ask for jobs and run them, until a signal ends it
+    Run(run::RunArgs),
+    /// Run jobs of one runner one after the other
+    #[command(visible_alias = "single")]
+    RunSingle(run_single::RunSingleArgs),
     /// Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
     Exec(exec::ExecArgs),
     /// Build, list, check and remove what guests boot from
@@ -50,6 +55,8 @@ impl Command {
     /// Does it.
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Run(args) => run::run(args, globals).await,
+            Self::RunSingle(args) => run_single::run(args, globals).await,
             Self::Exec(args) => exec::run(args, globals).await,
             Self::Assets(command) => assets::run(command).await,
             Self::Doctor(args) => doctor::run(args, globals).await,

@@ -4,4 +4,6 @@ pub(crate) mod assets;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod run;
+pub(crate) mod run_single;
 pub(crate) mod version;

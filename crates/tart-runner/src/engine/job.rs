@@ -21,7 +21,7 @@ use crate::HostSetup;
 use crate::guest::{JobGuest, killed_for_memory};
 
 /// How long the clean-up may take, which runs also after the job's time is over.
-const CLEANUP_LIMIT: Duration = Duration::from_secs(60);
+const CLEANUP_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long the guest may take to say how full it is.
 const STATS_LIMIT: Duration = Duration::from_secs(5);
@@ -100,7 +100,10 @@ impl<'a> Job<'a> {
             let result = self.stage(planned).await;
             // The machine ends now: whoever asked for that does not want to wait for anything else.
             self.lost |= matches!(result, Err(Failure::Aborted | Failure::Interrupted(_)));
-            if let Some(warning) = self.progress.end(&planned.stage, result) {
+            // Cancelled before its scripts began, a job has no after_script either.
+            let early = matches!(result, Err(Failure::Canceled)) && !self.progress.cancels_script_only();
+            let stage = if early { &Stage::PrepareScript } else { &planned.stage };
+            if let Some(warning) = self.progress.end(stage, result) {
                 self.log.line(Level::Warning, &warning);
             }
         }
@@ -251,7 +254,10 @@ impl<'a> Job<'a> {
         Script {
             text,
             place,
-            shells: script::shells(place, &self.image.shell, only_sh),
+            shells: match place {
+                Place::Helper => vec![script::helper_shell(&self.image.user)],
+                Place::Job => script::job_shells(&self.image.shell, only_sh),
+            },
             environment,
             user: self.image.user.clone(),
             cgroup: script::cgroup(&stage.name()),

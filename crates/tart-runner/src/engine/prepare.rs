@@ -55,6 +55,10 @@ impl Job<'_> {
         let found = self.control.unless_halted(scope, setup.image(name.clone())).await?;
         let image = found.map_err(|error| image::missing(&name, &error))?;
         self.image = image.config.clone();
+        let user = payload.image.as_ref().map_or("", |image| image.executor_opts.docker.user.as_str());
+        if !user.is_empty() {
+            self.image.user = plan.variables.expand(user);
+        }
 
         let digest: String = image.digest.chars().take(SHOWN_DIGEST).collect();
         let config = &setup.config;
@@ -84,7 +88,7 @@ impl Job<'_> {
     fn welcome(&mut self, guest: JobGuest, start: Instant) {
         let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
         let text = format!(
-            "The microVM was ready after {} (its kernel, Linux {}, after {}); network: {}",
+            "The microVM is ready after {} (Linux {}, booted in {}; network: {})",
             seconds(start.elapsed()),
             guest.hello.kernel,
             seconds(guest.spawn_to_ready),

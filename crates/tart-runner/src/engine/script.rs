@@ -224,11 +224,18 @@ pub(super) fn outcome(status: ExitStatus) -> Result<(), Failure> {
     }
 }
 
-/// The shells to try for a tree. The helper's is known. `own` is what the image says; `only_sh` leaves bash out.
-pub(super) fn shells(place: Place, own: &[String], only_sh: bool) -> Vec<Vec<String>> {
-    if place == Place::Helper {
-        return vec![vec!["/bin/bash".to_owned()]];
+/// The shell of the helper tree. What it makes for a `user` other than root is made writable for everyone, as the
+/// official runner does it.
+pub(super) fn helper_shell(user: &str) -> Vec<String> {
+    let mut shell = vec!["/bin/bash".to_owned()];
+    if !matches!(user.split(':').next(), None | Some("" | "0" | "root")) {
+        shell.extend(["-c", "umask 0000 && . \"$0\""].map(str::to_owned));
     }
+    shell
+}
+
+/// The shells to try in the job's tree. `own` is what the image says; `only_sh` leaves bash out.
+pub(super) fn job_shells(own: &[String], only_sh: bool) -> Vec<Vec<String>> {
     if !own.is_empty() {
         return vec![own.to_vec()];
     }
@@ -277,10 +284,18 @@ mod tests {
 
     #[test]
     fn shells_are_tried_bash_first_unless_the_image_or_the_runner_knows_better() {
-        let first = |own: &[String], only_sh| shells(Place::Job, own, only_sh).remove(0);
+        let first = |own: &[String], only_sh| job_shells(own, only_sh).remove(0);
         assert_eq!(first(&[], false), ["/usr/local/bin/bash"]);
         assert_eq!(first(&[], true), ["/usr/local/bin/sh"]);
         assert_eq!(first(&["/bin/ash".to_owned(), "-e".to_owned()], false), ["/bin/ash", "-e"]);
+    }
+
+    #[test]
+    fn sources_are_writable_for_a_user_who_is_not_root() {
+        for root in ["", "0", "root", "root:root", "0:0"] {
+            assert_eq!(helper_shell(root), ["/bin/bash"], "{root}");
+        }
+        assert_eq!(helper_shell("1000:1000"), ["/bin/bash", "-c", "umask 0000 && . \"$0\""]);
     }
 
     #[test]
