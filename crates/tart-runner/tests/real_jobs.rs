@@ -235,3 +235,20 @@ async fn images_that_are_not_there_are_the_authors_business() {
     assert_eq!(report.failure_reason(), Some(FailureReason::RunnerConfigurationError));
     assert!(log.contains("tart assets import ruby:"), "{log}");
 }
+
+#[tokio::test]
+async fn a_user_other_than_root_can_work_in_the_project() {
+    let host = host(|config| config.network.mode = tart_config::NetworkMode::Auto).await;
+    let script =
+        ["id -u", "echo hello > file", "cat $FILE", "echo A=b >> $GITLAB_ENV", "touch $CI_BUILDS_DIR/x"];
+    let job = job(&script, |payload| {
+        payload["image"] = json!({"name": "default", "executor_opts": {"docker": {"user": "nobody"}}});
+        let variables = payload["variables"].as_array_mut().unwrap();
+        variables.push(json!({"key": "FILE", "value": "mine\n", "file": true}));
+        variables.push(json!({"key": "GIT_STRATEGY", "value": "empty"}));
+    });
+    let (report, log) = run(&host, job).await;
+    assert!(report.succeeded(), "{log}");
+    assert!(log.contains("\n65534\n"), "{log}");
+    assert!(log.contains("\nmine\n"), "{log}");
+}

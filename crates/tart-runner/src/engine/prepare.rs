@@ -16,6 +16,9 @@ use crate::guest::{GuestFailure, GuestRequest, JobGuest};
 /// Digits of an image's digest that are shown.
 const SHOWN_DIGEST: usize = 12;
 
+/// Values of `image:docker:platform` that every image of the store is for.
+const PLATFORMS: [&str; 2] = ["linux/amd64", "linux/x86_64"];
+
 impl Job<'_> {
     /// Finds the image and boots a guest, with as many tries.
     pub(super) async fn prepare(&mut self, scope: &Scope, attempts: u32) -> Result<(), Failure> {
@@ -55,9 +58,15 @@ impl Job<'_> {
         let found = self.control.unless_halted(scope, setup.image(name.clone())).await?;
         let image = found.map_err(|error| image::missing(&name, &error))?;
         self.image = image.config.clone();
-        let user = payload.image.as_ref().map_or("", |image| image.executor_opts.docker.user.as_str());
-        if !user.is_empty() {
+        let options = payload.image.as_ref().map(|image| &image.executor_opts.docker);
+        if let Some(user) = options.and_then(|docker| docker.user.as_deref()) {
             self.image.user = plan.variables.expand(user);
+        }
+        if let Some(platform) = options.and_then(|docker| docker.platform.as_deref())
+            && !PLATFORMS.contains(&platform)
+        {
+            let text = format!("the job's image is wanted for `{platform}`, but guests are linux/amd64");
+            return Err(Failure::configuration(text));
         }
 
         let digest: String = image.digest.chars().take(SHOWN_DIGEST).collect();
