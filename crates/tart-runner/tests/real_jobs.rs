@@ -252,3 +252,50 @@ async fn a_user_other_than_root_can_work_in_the_project() {
     assert!(log.contains("\n65534\n"), "{log}");
     assert!(log.contains("\nmine\n"), "{log}");
 }
+
+#[tokio::test]
+async fn sources_that_cannot_be_fetched_are_tried_again_and_no_script_runs() {
+    let host = host(|_| {}).await;
+    let job = job(&["echo never"], |payload| {
+        with_after_script(payload);
+        payload["variables"] = json!([
+            {"key": "GET_SOURCES_ATTEMPTS", "value": "2"},
+            {"key": "FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY", "value": "false"}
+        ]);
+        payload["git_info"]["refspecs"] = json!(["+refs/pipelines/1:refs/pipelines/1"]);
+    });
+    let (report, log) = run(&host, job).await;
+    assert_eq!(report.failure_reason(), Some(FailureReason::ScriptFailure), "{log}");
+    assert_eq!(log.matches("Getting source from Git repository").count(), 2, "{log}");
+    assert_eq!(log.matches("Deleting all tracked and untracked files").count(), 1, "{log}");
+    assert!(!log.contains("never") && !log.contains("after failed"), "{log}");
+}
+
+#[tokio::test]
+async fn a_limit_of_the_preparation_ends_the_job() {
+    let host = host(|_| {}).await;
+    let mut job = job(&["true"], |_| {});
+    let limit = Some(std::time::Duration::from_millis(300));
+    job.runner = tart_config::Runner { prepare_timeout: limit, ..tart_config::Runner::default() }.into();
+    let (report, log) = run(&host, job).await;
+    assert_eq!(report.failure_reason(), Some(FailureReason::JobExecutionTimeout), "{log}");
+    assert!(log.contains("prepare_executor could not run to completion"), "{log}");
+}
+
+#[tokio::test]
+async fn what_is_not_supported_yet_is_said_and_does_not_fail_the_job() {
+    let host = host(|_| {}).await;
+    let job = job(&["true"], |payload| {
+        payload["cache"] =
+            json!([{"key": "k", "paths": ["target"], "policy": "pull-push", "when": "always"}]);
+        payload["artifacts"] = json!([{"paths": ["out"], "when": "on_success"}]);
+        payload["services"] = json!([{"name": "postgres:17"}]);
+    });
+    let (report, log) = run(&host, job).await;
+    assert!(report.succeeded(), "{log}");
+    for (text, count) in
+        [("caches are not supported yet", 2), ("artifacts are not supported yet", 1), ("postgres:17", 1)]
+    {
+        assert_eq!(log.matches(text).count(), count, "{text}: {log}");
+    }
+}

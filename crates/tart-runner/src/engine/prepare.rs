@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tart_job::Level;
 use tart_job::dirs::job_name;
-use tart_job::outcome::Failure;
-use tart_job::stages::PREPARE_RETRY_DELAY;
+use tart_job::outcome::{Failure, timeout_hint};
+use tart_job::stages::{PREPARE_RETRY_DELAY, Stage};
 use tokio::time::{Instant, sleep};
 
 use super::control::Scope;
@@ -31,7 +31,11 @@ impl Job<'_> {
             let request = GuestRequest { id: machine_id(self.run.payload.id)?, ..request.clone() };
             let start = Instant::now();
             let boot = JobGuest::boot(self.setup, &request);
-            let error = match self.control.unless_halted(scope, boot).await? {
+            let booted = self.control.unless_halted(scope, boot).await;
+            if matches!(booted, Err(Failure::Timeout(_))) {
+                self.log.line(Level::Warning, &timeout_hint(&Stage::PrepareExecutor));
+            }
+            let error = match booted? {
                 Ok(guest) => {
                     self.welcome(guest, start);
                     return Ok(());
