@@ -13,8 +13,8 @@ pub(super) fn out_of_memory(kills: u64, names: &[String], memory: ByteSize) -> S
     let verb = if kills == 1 { "was" } else { "were" };
     format!(
         "the job ran out of memory: {count}{who} {verb} killed by the guest's kernel. The microVM has {memory} of \
-         memory; give it more with `memory` in [runners.microvm], or let the job use less, for example by fewer \
-         parallel processes"
+         memory; give it more with `memory` in [runners.microvm] (`tart exec --memory`), or let the job use less, \
+         for example by fewer parallel processes"
     )
 }
 
@@ -25,7 +25,9 @@ pub(super) fn is_full(free: u64, total: u64) -> bool {
 
 /// The warning about a full disk.
 pub(super) fn disk_full(disk: ByteSize) -> String {
-    format!("the job's disk of {disk} is full; give it more with `disk` in [runners.microvm]")
+    format!(
+        "the job's disk of {disk} is full; give it more with `disk` in [runners.microvm] (`tart exec --disk`)"
+    )
 }
 
 /// An error without the console that its further lines show.
@@ -41,7 +43,7 @@ mod tests {
     #[test]
     fn the_warning_says_who_what_and_what_to_do() {
         let names = ["cc1plus".to_owned()];
-        insta::assert_snapshot!(out_of_memory(1, &names, ByteSize::gibibytes(1)), @"the job ran out of memory: a process (`cc1plus`) was killed by the guest's kernel. The microVM has 1g of memory; give it more with `memory` in [runners.microvm], or let the job use less, for example by fewer parallel processes");
+        insta::assert_snapshot!(out_of_memory(1, &names, ByteSize::gibibytes(1)), @"the job ran out of memory: a process (`cc1plus`) was killed by the guest's kernel. The microVM has 1g of memory; give it more with `memory` in [runners.microvm] (`tart exec --memory`), or let the job use less, for example by fewer parallel processes");
         assert!(out_of_memory(1, &[], ByteSize(1)).contains("memory: a process was killed"));
         assert!(
             out_of_memory(3, &names, ByteSize(1)).contains("memory: 3 processes (`cc1plus`) were killed")
