@@ -2,8 +2,8 @@
 
 pub mod cmdline;
 mod cpus;
-mod mounts;
 mod modules;
+mod mounts;
 
 use std::{fs, io, path::Path, time::Duration};
 
@@ -63,10 +63,14 @@ pub fn start(reaper: Reaper, init_uptime: Duration) -> io::Result<Machine> {
     // Kernels without this way to keep a working set have no such file.
     let _missing = fs::write("/sys/kernel/mm/lru_gen/min_ttl_ms", WORKING_SET_MS);
     let files = Rlimit { current: Some(MAX_OPEN_FILES), maximum: Some(MAX_OPEN_FILES) };
-    optional("cannot raise the limit of open files", rustix::process::setrlimit(Resource::Nofile, files).map_err(io::Error::from));
+    optional(
+        "cannot raise the limit of open files",
+        rustix::process::setrlimit(Resource::Nofile, files).map_err(io::Error::from),
+    );
     optional("cannot start the loopback", network::start_loopback());
     network::create_names(Path::new(ETC))?;
-    let limits = Limits { memory_bytes: job_memory(stats::memory_available()), pids: job_tasks(task_limit()) };
+    let limits =
+        Limits { memory_bytes: job_memory(stats::memory_available()), pids: job_tasks(task_limit()) };
     let root = Path::new(mounts::CGROUPS);
     mounts::enter_cgroup_namespace(&root.join(JOBS))?;
     let cgroups = Cgroups::create(root, JOBS, &limits)?;

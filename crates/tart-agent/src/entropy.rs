@@ -36,16 +36,14 @@ pub(crate) fn reseed(seed: &[u8]) -> Result<(), Failure> {
         return Err(failure::invalid(format!("a seed needs {MIN_SEED} bytes, not {}", seed.len())));
     }
     let failed = |e| failure::system("cannot seed the kernel's random generator", e);
-    let device = rustix::fs::open("/dev/urandom", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    let device =
+        rustix::fs::open("/dev/urandom", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
     for chunk in seed.chunks(CHUNK) {
         add(&device, chunk).map_err(failed)?;
     }
     #[expect(unsafe_code, reason = "rustix has no call for this ioctl")]
     // SAFETY: RNDRESEEDCRNG takes no argument.
-    unsafe {
-        rustix::ioctl::ioctl(&device, NoArg::<RND_RESEED_CRNG>::new())
-    }
-    .map_err(failed)
+    unsafe { rustix::ioctl::ioctl(&device, NoArg::<RND_RESEED_CRNG>::new()) }.map_err(failed)
 }
 
 fn add(device: impl AsFd, chunk: &[u8]) -> rustix::io::Result<()> {

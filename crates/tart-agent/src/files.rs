@@ -74,7 +74,8 @@ impl Draft {
         let failed = |e: io::Error| failure::system(format!("cannot make `{path}`"), e);
         let (directory, name) = place(&tree, path, (user.uid, user.gid)).map_err(failed)?;
         let mut random = [0; 8];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).map_err(|e| failed(e.into()))?;
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(|e| failed(e.into()))?;
         let temporary = format!(".tart-{:016x}", u64::from_le_bytes(random));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&directory, &temporary, flags, Mode::from_raw_mode(0o600))
@@ -171,5 +172,9 @@ fn open(machine: &Machine, request: &GetFile) -> Result<(File, u64), Failure> {
 }
 
 fn absolute(path: &str) -> Result<&str, Failure> {
-    if path.starts_with('/') { Ok(path) } else { Err(failure::invalid(format!("the path `{path}` is not absolute"))) }
+    if path.starts_with('/') {
+        Ok(path)
+    } else {
+        Err(failure::invalid(format!("the path `{path}` is not absolute")))
+    }
 }

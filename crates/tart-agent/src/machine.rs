@@ -69,7 +69,8 @@ impl Machine {
         Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-            cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            cpus: std::thread::available_parallelism()
+                .map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
             memory_bytes: stats::memory_total(),
             init_uptime_usec: stats::micros(self.init_uptime),
             ready_uptime_usec: stats::micros(uptime()),

@@ -91,8 +91,13 @@ fn perform(machine: &Machine, action: &Action) -> Result<(), Failure> {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(failed(errno)),
             }
-            rustix::fs::chmodat(&directory.fd, &name, Mode::from_raw_mode(*mode), rustix::fs::AtFlags::empty())
-                .map_err(failed)?;
+            rustix::fs::chmodat(
+                &directory.fd,
+                &name,
+                Mode::from_raw_mode(*mode),
+                rustix::fs::AtFlags::empty(),
+            )
+            .map_err(failed)?;
         }
         Action::Link { path, to } => {
             let (directory, name) = parent(machine, path)?;
@@ -108,9 +113,14 @@ fn perform(machine: &Machine, action: &Action) -> Result<(), Failure> {
 fn mount_at(mount: &MountPlan, target: &Place) -> Result<(), Failure> {
     let data = std::ffi::CString::new(mount.data.as_str())
         .map_err(|_| failure::invalid(format!("the options of `{}` have a NUL byte", mount.target)))?;
-    rustix::mount::mount(&mount.source, target.path(), &mount.fstype, mount.flags, data.as_c_str()).map_err(|e| {
-        failure::system(format!("cannot mount {} on `{}` ({})", mount.source, mount.target, mount.fstype), e)
-    })
+    rustix::mount::mount(&mount.source, target.path(), &mount.fstype, mount.flags, data.as_c_str()).map_err(
+        |e| {
+            failure::system(
+                format!("cannot mount {} on `{}` ({})", mount.source, mount.target, mount.fstype),
+                e,
+            )
+        },
+    )
 }
 
 fn bind(source: &Path, target: &Place) -> Result<(), Failure> {

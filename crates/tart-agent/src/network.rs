@@ -24,7 +24,8 @@ pub(crate) async fn configure(machine: &Machine, request: &Configure) -> Result<
     names::set(&machine.etc, request)?;
     rustix::system::sethostname(request.hostname.as_bytes())
         .map_err(|e| failure::system(format!("cannot set the host name `{}`", request.hostname), e))?;
-    let mut netlink = Netlink::open().map_err(|e| failure::system("cannot talk to the kernel's network", e))?;
+    let mut netlink =
+        Netlink::open().map_err(|e| failure::system("cannot talk to the kernel's network", e))?;
     for interface in &request.interfaces {
         bring_up(&mut netlink, interface).await?;
     }
@@ -40,10 +41,14 @@ async fn bring_up(netlink: &mut Netlink, request: &Interface) -> Result<(), Fail
         .ok_or_else(|| failure::not_found(format!("no network interface has the address {}", request.mac)))?;
     netlink.start_link(index, plan.mtu).map_err(|e| failed("start the interface", e))?;
     for (address, prefix) in plan.addresses {
-        netlink.add_address(index, address, prefix).map_err(|e| failed(&format!("set the address {address}"), e))?;
+        netlink
+            .add_address(index, address, prefix)
+            .map_err(|e| failed(&format!("set the address {address}"), e))?;
     }
     for gateway in plan.gateways {
-        netlink.add_default_route(index, gateway).map_err(|e| failed(&format!("set the gateway {gateway}"), e))?;
+        netlink
+            .add_default_route(index, gateway)
+            .map_err(|e| failed(&format!("set the gateway {gateway}"), e))?;
     }
     Ok(())
 }

@@ -13,9 +13,8 @@ use tokio::{
 };
 
 use crate::{
-    clock, console, entropy, exec, failure, files, forward,
-    machine::Machine,
-    mounts, network, shutdown, stats,
+    clock, console, entropy, exec, failure, files, forward, machine::Machine, mounts, network, shutdown,
+    stats,
 };
 
 /// How long the host may take to see that a shutdown is done before the machine is gone.

@@ -40,7 +40,8 @@ pub(crate) fn micros(time: Duration) -> u64 {
 
 /// A line of `/proc/meminfo`, in bytes.
 fn memory(meminfo: &str, key: &str) -> Option<u64> {
-    let kib: u64 = meminfo.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()?;
+    let kib: u64 =
+        meminfo.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
 }
 

@@ -73,6 +73,8 @@ mod tests {
     async fn what_is_there_is_found_at_once_and_what_never_comes_is_given_up() {
         assert_eq!(wait_for(Duration::ZERO, || Ok(Some(1))).await.unwrap(), Some(1));
         assert_eq!(wait_for(Duration::from_millis(1), || Ok(None::<u8>)).await.unwrap(), None);
-        assert!(wait_for(Duration::from_secs(9), || Err::<Option<u8>, _>(io::Error::other("x"))).await.is_err());
+        assert!(
+            wait_for(Duration::from_secs(9), || Err::<Option<u8>, _>(io::Error::other("x"))).await.is_err()
+        );
     }
 }

@@ -33,7 +33,8 @@ pub(crate) fn resolve(tree: &Tree, spec: &str) -> Result<User, Failure> {
 }
 
 fn database(tree: &Tree, path: &str) -> Result<String, Failure> {
-    let bytes = tree.read(path, MAX_DATABASE).map_err(|e| failure::system(format!("cannot read `{path}`"), e))?;
+    let bytes =
+        tree.read(path, MAX_DATABASE).map_err(|e| failure::system(format!("cannot read `{path}`"), e))?;
     Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
 }
 
@@ -81,7 +82,9 @@ fn lookup(passwd: &str, group: &str, spec: &str) -> Result<User, Failure> {
     let (name, uid, gid, home) = match (&account, wanted) {
         (Some(account), _) => (Some(account.name), account.uid, account.gid, account.home),
         (None, Some(uid)) => (None, uid, 0, ""),
-        (None, None) => return Err(failure::not_found(format!("no user `{user}` in the image's `/etc/passwd`"))),
+        (None, None) => {
+            return Err(failure::not_found(format!("no user `{user}` in the image's `/etc/passwd`")));
+        }
     };
     let (gid, supplementary) = match explicit_group {
         Some(wanted) => (find_group(group, wanted)?, Vec::new()),

@@ -331,7 +331,9 @@ async fn the_end_of_the_connection_kills_everything() {
 #[tokio::test]
 async fn a_terminal_has_a_size_that_follows_the_hosts() {
     let agent = Agent::start().await;
-    let mut exec = shell("trap 'stty size' WINCH; test -t 0 && stty size; until read line; do :; done; echo \"<$line>\"; tty");
+    let mut exec = shell(
+        "trap 'stty size' WINCH; test -t 0 && stty size; until read line; do :; done; echo \"<$line>\"; tty",
+    );
     exec.output = Output::Pty { rows: 24, cols: 80 };
     exec.stdin = true;
     let mut command = agent.host.exec(exec).await;

@@ -22,7 +22,8 @@ pub(super) fn load(directory: &Path) -> Vec<String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
         Err(error) => return vec![format!("cannot read the list of modules: {error}")],
     };
-    let problem = |name: &str| Some(format!("cannot load the module {name}: {}", insert(&directory.join(name)).err()?));
+    let problem =
+        |name: &str| Some(format!("cannot load the module {name}: {}", insert(&directory.join(name)).err()?));
     names(&order).filter_map(problem).collect()
 }
 

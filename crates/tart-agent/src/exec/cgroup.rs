@@ -102,7 +102,9 @@ fn limit(dir: &Path, limits: &Limits) -> Result<(), (&'static str, io::Error)> {
     for (file, value) in [("memory.max", limits.memory_bytes), ("pids.max", limits.pids)] {
         let text = if value == 0 { "max".to_owned() } else { value.to_string() };
         match fs::write(dir.join(file), text) {
-            Err(error) if error.kind() != ErrorKind::NotFound && error.kind() != ErrorKind::PermissionDenied => {
+            Err(error)
+                if error.kind() != ErrorKind::NotFound && error.kind() != ErrorKind::PermissionDenied =>
+            {
                 return Err((file, error));
             }
             _ => {}

@@ -71,7 +71,8 @@ mod tests {
 
     fn image() -> (tempfile::TempDir, Tree) {
         let dir = tempfile::tempdir().unwrap();
-        for (path, mode) in [("bin/sh", 0o755), ("opt/sh", 0o644), ("opt/plain", 0o644), ("work/run", 0o755)] {
+        for (path, mode) in [("bin/sh", 0o755), ("opt/sh", 0o644), ("opt/plain", 0o644), ("work/run", 0o755)]
+        {
             let path = dir.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, "#!").unwrap();
@@ -111,7 +112,10 @@ mod tests {
         let failure = find(&tree, "bash", Some("/bin"), "/").unwrap_err();
         assert_eq!(failure.kind, FailureKind::NotFound);
         assert_eq!(failure.message, "no program `bash` in the image (searched /bin)");
-        assert_eq!(find(&tree, "/bin/bash", None, "/").unwrap_err().message, "no file `/bin/bash` in the image");
+        assert_eq!(
+            find(&tree, "/bin/bash", None, "/").unwrap_err().message,
+            "no file `/bin/bash` in the image"
+        );
         assert_eq!(find(&tree, "/bin", None, "/").unwrap_err().kind, FailureKind::Denied);
         assert_eq!(find(&tree, "", None, "/").unwrap_err().kind, FailureKind::Invalid);
     }

@@ -247,7 +247,10 @@ fn set_ids(uid: Uid, gid: Gid) -> rustix::io::Result<()> {
 }
 
 fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
-    #[expect(unsafe_code, reason = "a closure that outlives the borrow checker's view cannot hold a BorrowedFd")]
+    #[expect(
+        unsafe_code,
+        reason = "a closure that outlives the borrow checker's view cannot hold a BorrowedFd"
+    )]
     // SAFETY: only called between fork and exec with descriptors that `spawn` keeps open across it.
     unsafe {
         BorrowedFd::borrow_raw(fd)

@@ -17,9 +17,9 @@ const LETTERS: u8 = 26;
 /// The device file of a disk, once the kernel has it.
 pub(super) async fn find(disk: &Disk) -> Result<String, Failure> {
     let found = uevent::wait_for(LIMIT, || Ok(choose(disk, &present()?))).await;
-    let name = found
-        .map_err(|e| failure::system("cannot list the guest's disks", e))?
-        .ok_or_else(|| failure::not_found(format!("no disk `{}` (position {})", disk.serial, disk.position)))?;
+    let name = found.map_err(|e| failure::system("cannot list the guest's disks", e))?.ok_or_else(|| {
+        failure::not_found(format!("no disk `{}` (position {})", disk.serial, disk.position))
+    })?;
     Ok(format!("/dev/{name}"))
 }
 

@@ -43,12 +43,31 @@ const LINKS: [(&str, &str); 5] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
     Mount(MountPlan),
-    Bind { source: String, target: String },
+    Bind {
+        source: String,
+        target: String,
+    },
     /// `required`: the target is made if missing, as far as the tree can be written.
-    BindFile { source: PathBuf, target: String, required: bool },
-    Directory { path: String, mode: u32 },
-    Node { path: String, kind: FileType, major: u32, minor: u32, mode: u32 },
-    Link { path: String, to: &'static str },
+    BindFile {
+        source: PathBuf,
+        target: String,
+        required: bool,
+    },
+    Directory {
+        path: String,
+        mode: u32,
+    },
+    Node {
+        path: String,
+        kind: FileType,
+        major: u32,
+        minor: u32,
+        mode: u32,
+    },
+    Link {
+        path: String,
+        to: &'static str,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +105,13 @@ pub(super) fn actions(
         MountStep::Tmpfs { target, mode, size_bytes } => {
             let size = if *size_bytes == 0 { String::new() } else { format!(",size={size_bytes}") };
             let flags = MountFlags::NOSUID | MountFlags::NODEV;
-            vec![mount("tmpfs", &absolute(target)?, "tmpfs", flags, format!("mode={:o}{size}", mode & 0o7777))?]
+            vec![mount(
+                "tmpfs",
+                &absolute(target)?,
+                "tmpfs",
+                flags,
+                format!("mode={:o}{size}", mode & 0o7777),
+            )?]
         }
         MountStep::Directory { path, mode } => {
             vec![Action::Directory { path: absolute(path)?, mode: *mode }]
@@ -129,7 +154,13 @@ fn system(tree: &Path, etc: &Path, read_only: bool) -> Result<Vec<Action>, Failu
         mount("cgroup2", &at("sys/fs/cgroup"), "cgroup2", safe, no_options())?,
         mount("tmpfs", &at("dev"), "tmpfs", MountFlags::NOSUID, "mode=755".to_owned())?,
     ];
-    let node = |name: &str, mode, kind, major, minor| Action::Node { path: at(&format!("dev/{name}")), kind, major, minor, mode };
+    let node = |name: &str, mode, kind, major, minor| Action::Node {
+        path: at(&format!("dev/{name}")),
+        kind,
+        major,
+        minor,
+        mode,
+    };
     for (name, mode, major, minor) in DEVICES {
         actions.push(node(name, mode, FileType::CharacterDevice, major, minor));
     }
@@ -142,21 +173,43 @@ fn system(tree: &Path, etc: &Path, read_only: bool) -> Result<Vec<Action>, Failu
     let not_executed = MountFlags::NOSUID | MountFlags::NOEXEC;
     actions.extend([
         mount("devpts", &at("dev/pts"), "devpts", not_executed, DEVPTS.to_owned())?,
-        mount("tmpfs", &at("dev/shm"), "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, "mode=1777".to_owned())?,
+        mount(
+            "tmpfs",
+            &at("dev/shm"),
+            "tmpfs",
+            MountFlags::NOSUID | MountFlags::NODEV,
+            "mode=1777".to_owned(),
+        )?,
         mount("mqueue", &at("dev/mqueue"), "mqueue", safe, no_options())?,
     ]);
     // A writable tree keeps the /run of its image, as in a container: images of services have directories there.
     if read_only {
-        actions.push(mount("tmpfs", &at("run"), "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, "mode=755".to_owned())?);
+        actions.push(mount(
+            "tmpfs",
+            &at("run"),
+            "tmpfs",
+            MountFlags::NOSUID | MountFlags::NODEV,
+            "mode=755".to_owned(),
+        )?);
     }
     for name in [network::HOSTNAME, network::HOSTS, network::RESOLV_CONF, network::MACHINE_ID] {
         let required = name != network::MACHINE_ID;
-        actions.push(Action::BindFile { source: etc.join(name), target: at(&format!("etc/{name}")), required });
+        actions.push(Action::BindFile {
+            source: etc.join(name),
+            target: at(&format!("etc/{name}")),
+            required,
+        });
     }
     Ok(actions)
 }
 
-fn mount(source: &str, target: &str, fstype: &str, flags: MountFlags, data: String) -> Result<Action, Failure> {
+fn mount(
+    source: &str,
+    target: &str,
+    fstype: &str,
+    flags: MountFlags,
+    data: String,
+) -> Result<Action, Failure> {
     if data.len() > MAX_OPTIONS {
         return Err(failure::invalid(format!(
             "the options of `{target}` have {} bytes, more than the kernel's {MAX_OPTIONS}",

@@ -29,13 +29,19 @@ impl Plan {
             return Err(failure::invalid(format!("`{}` is no MAC address", request.mac)));
         }
         let addresses = request.addresses.iter().map(|text| {
-            parse_network(text).ok_or_else(|| failure::invalid(format!("`{text}` is no address with a prefix length")))
+            parse_network(text)
+                .ok_or_else(|| failure::invalid(format!("`{text}` is no address with a prefix length")))
         });
         let gateways = request.gateways.iter().map(|text| {
             text.parse().map_err(|_| failure::invalid(format!("`{text}` is no address of a gateway")))
         });
         let mtu = request.mtu;
-        Ok(Self { addresses: addresses.collect::<Result<_, _>>()?, gateways: gateways.collect::<Result<_, _>>()?, mac, mtu })
+        Ok(Self {
+            addresses: addresses.collect::<Result<_, _>>()?,
+            gateways: gateways.collect::<Result<_, _>>()?,
+            mac,
+            mtu,
+        })
     }
 }
 

@@ -36,7 +36,8 @@ pub(super) fn set(etc: &Path, request: &Configure) -> Result<(), Failure> {
         (MACHINE_ID, format!("{}\n", request.machine_id)),
     ];
     for (name, contents) in files {
-        fs::write(etc.join(name), contents).map_err(|e| failure::system(format!("cannot write `/etc/{name}`"), e))?;
+        fs::write(etc.join(name), contents)
+            .map_err(|e| failure::system(format!("cannot write `/etc/{name}`"), e))?;
     }
     Ok(())
 }

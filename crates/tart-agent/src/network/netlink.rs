@@ -2,9 +2,7 @@
 
 use std::{io, net::IpAddr, os::fd::OwnedFd};
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
 /// `struct nlmsghdr`: length, type, flags, sequence, port.
 const HEADER_LEN: usize = 16;
@@ -64,7 +62,11 @@ impl Netlink {
     /// Sends a request and reads its answer, which the kernel has ready when the send returns.
     fn request(&mut self, kind: u16, flags: u16, body: Vec<u8>) -> io::Result<()> {
         self.sequence += 1;
-        send(&self.socket, &packet(kind, NLM_F_REQUEST | NLM_F_ACK | flags, self.sequence, &body), SendFlags::empty())?;
+        send(
+            &self.socket,
+            &packet(kind, NLM_F_REQUEST | NLM_F_ACK | flags, self.sequence, &body),
+            SendFlags::empty(),
+        )?;
         let mut answer = [0; 4096];
         loop {
             let (len, _) = recv(&self.socket, &mut answer, RecvFlags::DONTWAIT)?;
@@ -154,11 +156,14 @@ mod tests {
     #[test]
     fn an_address_request_has_the_kernels_layout() {
         let body = address_body(7, "10.0.2.15".parse().unwrap(), 24);
-        assert_eq!(body, [
-            2, 24, 0, 0, 7, 0, 0, 0, // ifaddrmsg
-            8, 0, 2, 0, 10, 0, 2, 15, // IFA_LOCAL
-            8, 0, 1, 0, 10, 0, 2, 15, // IFA_ADDRESS
-        ]);
+        assert_eq!(
+            body,
+            [
+                2, 24, 0, 0, 7, 0, 0, 0, // ifaddrmsg
+                8, 0, 2, 0, 10, 0, 2, 15, // IFA_LOCAL
+                8, 0, 1, 0, 10, 0, 2, 15, // IFA_ADDRESS
+            ]
+        );
         assert_eq!(packet(RTM_NEWADDR, 5, 3, &body)[..12], [40, 0, 0, 0, 20, 0, 5, 0, 3, 0, 0, 0]);
     }
 

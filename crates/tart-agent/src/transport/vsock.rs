@@ -120,7 +120,9 @@ impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut ready = ready!(self.0.poll_read_ready(cx))?;
-            if let Ok(read) = ready.try_io(|socket| Ok(rustix::io::read(socket.get_ref(), buf.initialize_unfilled())?)) {
+            if let Ok(read) =
+                ready.try_io(|socket| Ok(rustix::io::read(socket.get_ref(), buf.initialize_unfilled())?))
+            {
                 buf.advance(read?);
                 return Poll::Ready(Ok(()));
             }
@@ -132,7 +134,9 @@ impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.0.poll_write_ready(cx))?;
-            if let Ok(written) = ready.try_io(|socket| Ok(rustix::net::send(socket.get_ref(), buf, SendFlags::NOSIGNAL)?)) {
+            if let Ok(written) =
+                ready.try_io(|socket| Ok(rustix::net::send(socket.get_ref(), buf, SendFlags::NOSIGNAL)?))
+            {
                 return Poll::Ready(written);
             }
         }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tart_proto::{
     Incoming, Mux, Role, Stream, StreamItem, StreamReader, StreamWriter,
     message::{
-        Exec, Exited, Failure, GetFile, GuestEvent, GuestOpen, Hello, HostControl, HostOpen, Limits, Output, PutFile, Root,
-        Stats, decode, encode,
+        Exec, Exited, Failure, GetFile, GuestEvent, GuestOpen, Hello, HostControl, HostOpen, Limits, Output,
+        PutFile, Root, Stats, decode, encode,
     },
     mux,
 };
@@ -196,7 +196,9 @@ impl Command {
 
     async fn step(&mut self) -> Option<Result<Exited, Failure>> {
         match within("the command", self.reader.next()).await {
-            StreamItem::Data { channel, bytes } => self.output.entry(channel).or_default().extend_from_slice(&bytes),
+            StreamItem::Data { channel, bytes } => {
+                self.output.entry(channel).or_default().extend_from_slice(&bytes);
+            }
             StreamItem::Eof { .. } => {}
             StreamItem::Message(bytes) => match decode(&bytes).unwrap() {
                 GuestEvent::Started { pid } => assert!(pid > 0),

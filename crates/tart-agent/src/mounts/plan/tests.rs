@@ -99,7 +99,8 @@ fn devices_come_after_the_dev_they_are_in_and_before_nothing_that_hides_them() {
             _ => false,
         })
     };
-    let order = ["/run/tart/job/dev", "/run/tart/job/dev/null", "/run/tart/job/dev/ptmx", "/run/tart/job/dev/pts"];
+    let order =
+        ["/run/tart/job/dev", "/run/tart/job/dev/null", "/run/tart/job/dev/ptmx", "/run/tart/job/dev/pts"];
     let places: Vec<usize> = order.iter().map(|path| place(path).unwrap()).collect();
     assert!(places.is_sorted(), "{places:?}");
 }
