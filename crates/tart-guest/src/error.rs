@@ -92,6 +92,11 @@ impl From<MuxError> for GuestError {
         match error {
             MuxError::Protocol(what) => Self::violation(what),
             MuxError::Frame(error) => Self::violation(error.to_string()),
+            // The session lives on.
+            MuxError::TooManyStreams => Self::Failed {
+                kind: FailureKind::Other,
+                message: "too many requests are under way".to_owned(),
+            },
             MuxError::TooLarge(_) => Self::TooLarge { reason: error.to_string() },
             error => Self::Lost { reason: text::plain(&error.to_string()) },
         }

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use tart_guest::{Command, CommandEvent, Guest, GuestError, MAX_TEXT, NoRelay, Relay};
 use tart_proto::{
     Incoming, Mux, Role, Stream, StreamItem, StreamReader, StreamWriter,
+    limits::MAX_PEER_STREAMS,
     message::{
         Exec, ExitStatus, Exited, Failure, FailureKind, GetFile, GuestEvent, GuestOpen, Hello, Limits,
         Output, PutFile, Root, Stats, encode,
@@ -223,6 +224,20 @@ async fn a_request_that_is_given_up_fails_alone_in_plain_words() {
         writer.close().await.unwrap();
     };
     tokio::join!(guest.stats(), answer).0.unwrap();
+}
+
+#[tokio::test]
+async fn too_many_requests_at_once_cost_no_session() {
+    let (guest, _liar) = pair(Arc::new(NoRelay)).await;
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..=MAX_PEER_STREAMS {
+        let guest = guest.clone();
+        asking.spawn(async move { guest.stats().await });
+    }
+    // The others are never answered.
+    let error = within(asking.join_next()).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "too many requests are under way");
+    within(guest.ping()).await.unwrap();
 }
 
 #[tokio::test]
