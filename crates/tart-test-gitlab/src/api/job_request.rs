@@ -150,10 +150,8 @@ fn give_job(state: &mut State, settings: &Settings, runner_id: u64, demand: &Dem
         if let Some(job) = state.jobs.get_mut(&id) {
             job.sent_variables = variables;
         }
-        let mut response = json_answer(StatusCode::CREATED, &body);
-        let value = HeaderValue::from_str(&state.queue).expect("the value is hexadecimal");
-        response.headers_mut().insert(LAST_UPDATE, value);
-        return response;
+        // Without the queue's value: a runner that knew it would not hear of the next waiting job.
+        return json_answer(StatusCode::CREATED, &body);
     }
 }
 
