@@ -22,9 +22,10 @@ use tart_config::Config;
 use tart_gitlab::{ApiError, RequestAnswer, SystemId};
 use tart_job::context::Product;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
+pub use context::version_info;
 pub use executor::{JobExecutor, MicroVmExecutor};
 
 use crate::HostError;
@@ -74,9 +75,6 @@ pub struct DaemonEnd {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DaemonError {
-    /// There is nobody to work for.
-    #[error("no runner is configured")]
-    NoRunners,
     /// A runner's server cannot be talked to as configured.
     #[error("the runner `{runner}` cannot be used")]
     Client {
@@ -101,6 +99,13 @@ struct Polled {
     answer: RequestAnswer,
 }
 
+/// A configuration that is to be adopted, if this host can run the jobs of its runners.
+struct Prepared {
+    config: Config,
+    entries: Vec<Arc<Entry>>,
+    result: Result<(), DaemonError>,
+}
+
 /// Why the daemon asks for no more jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -122,6 +127,8 @@ pub struct Daemon {
     interrupt: watch::Sender<Option<String>>,
     polls: JoinSet<Polled>,
     jobs: JoinSet<JobEnd>,
+    /// The newest configuration, while this host is prepared for it.
+    reloads: JoinSet<Prepared>,
     phase: Phase,
     /// The runner whose turn it is.
     turn: usize,
@@ -131,7 +138,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Prepares this host for the jobs of all runners.
+    /// Prepares this host for the jobs of all runners. Without any, the daemon waits for a configuration that has some.
     ///
     /// # Errors
     /// The configuration or the host does not allow a runner's jobs to run.
@@ -142,6 +149,9 @@ impl Daemon {
     ) -> Result<Self, DaemonError> {
         let entries = entry::all(&config, &options, &[])?;
         entry::prepare(&entries, &*executor).await?;
+        if entries.is_empty() {
+            tracing::warn!("No runner is configured yet; waiting for a configuration with one");
+        }
         let now = Instant::now();
         let mut daemon = Self {
             config,
@@ -153,6 +163,7 @@ impl Daemon {
             interrupt: watch::Sender::new(None),
             polls: JoinSet::new(),
             jobs: JoinSet::new(),
+            reloads: JoinSet::new(),
             phase: Phase::Running,
             turn: 0,
             next_turn: now,
@@ -173,11 +184,12 @@ impl Daemon {
             tokio::select! {
                 biased;
                 order = orders.recv(), if listening => match order {
-                    Some(order) => self.obey(order).await,
+                    Some(order) => self.obey(order),
                     None => listening = false,
                 },
                 Some(ended) = self.jobs.join_next() => self.job_ended(ended),
                 Some(polled) = self.polls.join_next() => self.polled(polled),
+                Some(prepared) = self.reloads.join_next() => self.prepared(prepared).await,
                 () = tokio::time::sleep_until(self.next_turn), if self.phase == Phase::Running => self.take_turn(),
                 () = wait_until(deadline) => self.time_is_over(),
             }
@@ -188,6 +200,7 @@ impl Daemon {
         }
         self.polls.shutdown().await;
         self.jobs.shutdown().await;
+        self.reloads.shutdown().await;
         self.end
     }
 
@@ -209,7 +222,7 @@ impl Daemon {
             Phase::Draining => None,
             Phase::Running => {
                 let idle = self.jobs.is_empty().then_some(self.options.wait_timeout).flatten();
-                idle.map(|limit| self.last_job + limit)
+                idle.map(|limit| after(self.last_job, limit))
             }
         }
     }
@@ -221,9 +234,9 @@ impl Daemon {
         }
     }
 
-    async fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: Order) {
         match order {
-            Order::Reload(config) => self.reload(*config).await,
+            Order::Reload(config) => self.reload(*config),
             Order::Drain => {
                 tracing::info!(builds = self.jobs.len(), "Graceful shutdown: waiting for running jobs");
                 self.drain();
@@ -236,7 +249,7 @@ impl Daemon {
                     "Forceful shutdown: interrupting running jobs"
                 );
                 self.polls.abort_all();
-                self.phase = Phase::Stopping { until: Instant::now() + timeout };
+                self.phase = Phase::Stopping { until: after(Instant::now(), timeout) };
                 self.interrupt.send_replace(Some(signal));
             }
         }
@@ -249,26 +262,36 @@ impl Daemon {
         }
     }
 
-    /// A configuration that cannot be used leaves the old one in force.
-    async fn reload(&mut self, config: Config) {
+    /// Prepares this host for a new configuration, which may take minutes, while the old one stays in force.
+    fn reload(&mut self, config: Config) {
         let entries = match entry::all(&config, &self.options, &self.entries) {
             Ok(entries) => entries,
-            Err(error) => {
-                return tracing::error!(
-                    error = chain(&error),
-                    "Configuration not loaded; the old one stays in force"
-                );
-            }
+            Err(error) => return not_loaded(&error),
         };
-        if let Err(error) = entry::prepare(&entries, &*self.executor).await {
-            return tracing::error!(
-                error = chain(&error),
-                "Configuration not loaded; the old one stays in force"
-            );
+        self.reloads.abort_all();
+        let executor = Arc::clone(&self.executor);
+        self.reloads.spawn(async move {
+            let result = entry::prepare(&entries, &*executor).await;
+            Prepared { config, entries, result }
+        });
+    }
+
+    async fn prepared(&mut self, prepared: Result<Prepared, JoinError>) {
+        let Prepared { config, entries, result } = match prepared {
+            Ok(prepared) => prepared,
+            // A newer one has come.
+            Err(error) if error.is_cancelled() => return,
+            Err(error) => return not_loaded(&error),
+        };
+        if let Err(error) = result {
+            return not_loaded(&error);
         }
+        let runners: Vec<_> = entries.iter().map(|entry| Arc::clone(&entry.runner)).collect();
+        self.executor.keep_only(&runners).await;
         self.config = config;
         self.entries = entries;
         self.turn = 0;
+        self.next_turn = Instant::now();
         self.reset_states();
         tracing::info!(runners = self.entries.len(), "Configuration loaded");
     }
@@ -282,6 +305,16 @@ impl Daemon {
         let known = |key: &RunnerKey| self.entries.iter().any(|entry| entry.key == *key);
         self.states.retain(|key, state| known(key) || state.is_busy());
     }
+}
+
+fn not_loaded(error: &dyn std::error::Error) {
+    tracing::error!(error = chain(error), "Configuration not loaded; the old one stays in force");
+}
+
+/// So long after `start`; a time that clocks cannot tell is a century away.
+fn after(start: Instant, time: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    start + time.min(CENTURY)
 }
 
 async fn wait_until(deadline: Option<Instant>) {

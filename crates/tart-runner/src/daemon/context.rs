@@ -38,11 +38,9 @@ fn features() -> Features {
     }
 }
 
-pub(super) fn version_info(
-    product: &Product,
-    runner: &Runner,
-    labels: &BTreeMap<String, String>,
-) -> VersionInfo {
+/// What a server is told of this program and a runner of it. `labels` are those of runners without their own.
+#[must_use]
+pub fn version_info(product: &Product, runner: &Runner, labels: &BTreeMap<String, String>) -> VersionInfo {
     let labels = if runner.labels.is_empty() { labels } else { &runner.labels };
     VersionInfo {
         name: product.name.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tart_config::{Config, Runner};
 use tart_gitlab::{Client, ClientOptions, Health, RequestConcurrency, TlsFiles, Token};
+use tart_job::flags::Flag;
 use tart_spec::VersionInfo;
 
 use super::{DaemonError, DaemonOptions, JobExecutor, context};
@@ -43,6 +44,8 @@ pub(super) struct Entry {
 pub(super) struct RunnerState {
     pub(super) health: Health,
     pub(super) concurrency: RequestConcurrency,
+    /// Whether [`Self::concurrency`] counts.
+    adaptive: bool,
     pub(super) polls: usize,
     pub(super) jobs: usize,
 }
@@ -54,8 +57,22 @@ impl RunnerState {
         Self {
             health: Health::new(runner.unhealthy_requests_limit, runner.unhealthy_interval, now),
             concurrency: RequestConcurrency::new(runner.request_concurrency),
+            adaptive: runner
+                .feature_flags
+                .get(Flag::AdaptiveRequestConcurrency.name())
+                .copied()
+                .unwrap_or(Flag::AdaptiveRequestConcurrency.default_value()),
             polls: old.map_or(0, |old| old.polls),
             jobs: old.map_or(0, |old| old.jobs),
+        }
+    }
+
+    /// How many polls the runner may have open.
+    pub(super) fn poll_limit(&self, runner: &Runner) -> usize {
+        if self.adaptive {
+            self.concurrency.limit()
+        } else {
+            usize::try_from(runner.request_concurrency).unwrap_or(usize::MAX).max(1)
         }
     }
 
@@ -71,9 +88,6 @@ pub(super) fn all(
     options: &DaemonOptions,
     old: &[Arc<Entry>],
 ) -> Result<Vec<Arc<Entry>>, DaemonError> {
-    if config.runners.is_empty() {
-        return Err(DaemonError::NoRunners);
-    }
     config.runners.iter().map(|runner| one(config, runner, options, old).map(Arc::new)).collect()
 }
 
@@ -123,7 +137,5 @@ pub(super) async fn prepare(entries: &[Arc<Entry>], executor: &dyn JobExecutor) 
             .await
             .map_err(|source| DaemonError::Host { runner: entry.runner.display_name(), source })?;
     }
-    let runners: Vec<_> = entries.iter().map(|entry| Arc::clone(&entry.runner)).collect();
-    executor.keep_only(&runners).await;
     Ok(())
 }

@@ -110,11 +110,15 @@ impl JobExecutor for MicroVmExecutor {
         signal: watch::Receiver<JobSignal>,
         observer: &dyn JobObserver,
     ) -> JobReport {
-        match self.setup(&run.runner.microvm).await {
-            Some(setup) => run_job(&setup, run, TraceSink(log), signal, observer).await,
-            // Its configuration was replaced while it was on its way here.
-            None => JobReport {
-                verdict: Verdict::Failed(Failure::system("the runner's configuration was removed")),
+        let setup = match self.setup(&run.runner.microvm).await {
+            Some(setup) => Ok(setup),
+            // Its configuration was replaced while it was on its way here. Nobody keeps this one.
+            None => HostSetup::prepare(&run.runner.microvm, self.options.clone()).await.map(Arc::new),
+        };
+        match setup {
+            Ok(setup) => run_job(&setup, run, TraceSink(log), signal, observer).await,
+            Err(error) => JobReport {
+                verdict: Verdict::Failed(Failure::system(format!("this host cannot run the job: {error}"))),
                 timings: Timings::default(),
                 usage: JobUsage::default(),
             },

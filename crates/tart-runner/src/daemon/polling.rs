@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::supervise::{self, Assignment, JobEnd};
-use super::{Daemon, Phase, Polled, chain};
+use super::{Daemon, Phase, Polled, after, chain};
 
 impl Daemon {
     /// Offers the next runner to ask for a job. Every runner has its turn once in `check_interval`.
@@ -18,7 +18,7 @@ impl Daemon {
         let count = self.entries.len().max(1);
         let pause = self.config.check_interval / u32::try_from(count).unwrap_or(u32::MAX);
         // A turn that comes late does not make up for those before.
-        self.next_turn = Instant::now() + pause.max(Duration::from_millis(1));
+        self.next_turn = after(Instant::now(), pause.max(Duration::from_millis(1)));
         let entry = self.entries.get(self.turn % count).cloned();
         self.turn = (self.turn + 1) % count;
         if let Some(entry) = entry {
@@ -33,7 +33,7 @@ impl Daemon {
         let Some(state) = self.states.get_mut(&entry.key) else { return };
         let limit = usize::try_from(entry.runner.limit).unwrap_or(usize::MAX);
         let within_limit = limit == 0 || state.jobs + state.polls < limit;
-        if free == 0 || !within_limit || state.polls >= state.concurrency.limit() {
+        if free == 0 || !within_limit || state.polls >= state.poll_limit(&entry.runner) {
             return;
         }
         if entry.token.is_empty() || !state.health.may_poll(StdInstant::now()) {
@@ -68,9 +68,13 @@ impl Daemon {
     }
 
     pub(super) fn polled(&mut self, polled: Result<Polled, JoinError>) {
-        let Ok(Polled { entry, answer }) = polled else {
-            // It was aborted, because no more jobs are wanted: nobody counts polls any more.
-            return;
+        let Polled { entry, answer } = match polled {
+            Ok(polled) => polled,
+            // No more jobs are wanted: nobody counts polls any more.
+            Err(error) if error.is_cancelled() => return,
+            Err(error) => {
+                return tracing::error!(error = error.to_string(), "a poll failed by a mistake of ours");
+            }
         };
         let runner = entry.token.short();
         if let Some(state) = self.states.get_mut(&entry.key) {

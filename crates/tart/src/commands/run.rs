@@ -42,6 +42,8 @@ pub(crate) async fn run(args: RunArgs, globals: &Globals) -> anyhow::Result<Exit
             .with_context(|| format!("cannot change to the directory {}", directory.display()))?;
     }
     let path = config_path(args.config);
+    // Before it is read: what changes while the host is prepared, which may take minutes, is read again.
+    let seen = modified(&path);
     let config = read(&path, globals)?;
     let mut signals = RunSignals::listen()?;
     let options = daemon_options(Some(&path), None, None);
@@ -54,7 +56,7 @@ pub(crate) async fn run(args: RunArgs, globals: &Globals) -> anyhow::Result<Exit
     };
     tracing::warn!(config = %path.display(), "Tart is ready for jobs");
     let (orders, inbox) = mpsc::channel(8);
-    let watching = watch(path, globals.clone(), signals, orders);
+    let watching = watch(path, seen, globals.clone(), signals, orders);
     tokio::select! {
         end = daemon.run(inbox) => Ok(exit_code(end)),
         second = watching => Err(anyhow::anyhow!("ended by a second signal ({second})")).exit(Exit::Interrupted),
@@ -173,12 +175,12 @@ impl RunSignals {
 /// Passes signals and changes of the file on. Ends when the program is to end at once, with the signal's name.
 async fn watch(
     path: PathBuf,
+    mut seen: Option<SystemTime>,
     globals: Globals,
     mut signals: RunSignals,
     orders: mpsc::Sender<Order>,
 ) -> &'static str {
     let mut stopping = false;
-    let mut seen = modified(&path);
     let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     loop {
         let meaning = tokio::select! {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tart_test_gitlab::{JobSpec, JobState, RunnerOptions, TestGitlab};
 
-use super::scene::{LIMIT, Scene, config, options, runner};
-use crate::daemon::{Daemon, DaemonError, Order};
+use super::scene::{IMPOSSIBLE, LIMIT, Scene, config, runner};
+use crate::daemon::{DaemonError, Order};
 
 /// How many requests for jobs the server has answered.
 async fn polls(server: &TestGitlab, more: usize) {
@@ -120,23 +120,36 @@ async fn a_new_configuration_brings_a_runner_and_leaves_jobs_alone() {
 async fn a_configuration_that_cannot_be_used_leaves_the_old_one() {
     let server = TestGitlab::start().await;
     let good = runner(&server, &server.add_runner(RunnerOptions::default()));
-    let mut impossible = good.clone();
-    impossible.name = "impossible".into();
-    let mut scene = Scene::start(config(1, vec![good])).await;
-    scene.order(Order::Reload(Box::new(config(1, vec![impossible.clone()])))).await;
-    scene.order(Order::Reload(Box::new(config(1, Vec::new())))).await;
+    let named = |name: &str| config(1, vec![tart_config::Runner { name: name.into(), ..good.clone() }]);
+    let mut scene = Scene::start(named("old")).await;
+    scene.order(Order::Reload(Box::new(named(IMPOSSIBLE)))).await;
+    scene.refused().await;
     let job = server.enqueue(JobSpec::script(["true"])).await;
-    scene.next_job().await.succeed();
+    let running = scene.next_job().await;
+    assert_eq!(running.run.runner.name, "old");
+    running.succeed();
     assert_eq!(job.wait_finished(LIMIT).await, JobState::Success);
     scene.order(Order::Drain).await;
     scene.end().await;
 
-    let executor = std::sync::Arc::new(super::super::MicroVmExecutor::new(crate::PrepareOptions {
-        progress: std::sync::Arc::new(tart_assets::Silent),
-        agent: tart_assets::AgentSource::Installed,
-    }));
-    let refused = Daemon::start(config(1, Vec::new()), options(), executor).await.unwrap_err();
-    assert!(matches!(refused, DaemonError::NoRunners));
+    let error = Scene::try_start(named(IMPOSSIBLE), |_| {}).await.unwrap_err();
+    assert!(matches!(error, DaemonError::Host { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_daemon_without_runners_waits_for_one() {
+    let server = TestGitlab::start().await;
+    let mut scene = Scene::start(config(1, Vec::new())).await;
+    let runner = runner(&server, &server.add_runner(RunnerOptions::default()));
+    let job = server.enqueue(JobSpec::script(["true"])).await;
+    scene.order(Order::Reload(Box::new(config(1, vec![runner])))).await;
+    scene.next_job().await.succeed();
+    assert_eq!(job.wait_finished(LIMIT).await, JobState::Success);
+    // Nothing is configured any more, and nothing is asked.
+    scene.order(Order::Reload(Box::new(config(1, Vec::new())))).await;
+    scene.order(Order::Drain).await;
+    assert_eq!(scene.end().await.jobs, 1);
+    server.assert_no_violations();
 }
 
 #[tokio::test]

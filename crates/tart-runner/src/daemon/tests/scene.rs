@@ -9,14 +9,17 @@ use tart_gitlab::{LogWriter, SystemId};
 use tart_job::context::Product;
 use tart_job::outcome::{Failure, Verdict};
 use tart_test_gitlab::{RunnerHandle, TestGitlab};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::daemon::{Daemon, DaemonEnd, DaemonOptions, JobExecutor, Order};
+use crate::daemon::{Daemon, DaemonEnd, DaemonError, DaemonOptions, JobExecutor, Order};
 use crate::{HostError, JobObserver, JobReport, JobRun, JobSignal, JobUsage, Timings};
 
 /// Far more than anything takes.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
+
+/// The name of a runner whose jobs this host cannot run.
+pub(super) const IMPOSSIBLE: &str = "impossible";
 
 /// A job that waits for the test to say how it ends.
 #[derive(Debug)]
@@ -38,12 +41,14 @@ impl Running {
 #[derive(Debug)]
 struct Scripted {
     started: mpsc::UnboundedSender<Running>,
+    refused: Arc<Notify>,
 }
 
 #[async_trait]
 impl JobExecutor for Scripted {
     async fn prepare(&self, runner: &Runner) -> Result<(), HostError> {
-        if runner.name == "impossible" {
+        if runner.name == IMPOSSIBLE {
+            self.refused.notify_one();
             return Err(HostError::Unsupported("this host cannot".into()));
         }
         Ok(())
@@ -82,6 +87,7 @@ impl JobExecutor for Scripted {
 pub(super) struct Scene {
     pub(super) orders: mpsc::Sender<Order>,
     started: mpsc::UnboundedReceiver<Running>,
+    refused: Arc<Notify>,
     daemon: JoinHandle<DaemonEnd>,
 }
 
@@ -91,12 +97,26 @@ impl Scene {
     }
 
     pub(super) async fn start_with(config: Config, change: impl FnOnce(&mut DaemonOptions)) -> Self {
+        Self::try_start(config, change).await.expect("it starts")
+    }
+
+    pub(super) async fn try_start(
+        config: Config,
+        change: impl FnOnce(&mut DaemonOptions),
+    ) -> Result<Self, DaemonError> {
         let (started, receiver) = mpsc::unbounded_channel();
+        let refused = Arc::new(Notify::new());
         let mut options = options();
         change(&mut options);
-        let daemon = Daemon::start(config, options, Arc::new(Scripted { started })).await.expect("it starts");
+        let executor = Scripted { started, refused: Arc::clone(&refused) };
+        let daemon = Daemon::start(config, options, Arc::new(executor)).await?;
         let (orders, inbox) = mpsc::channel(8);
-        Self { orders, started: receiver, daemon: tokio::spawn(daemon.run(inbox)) }
+        Ok(Self { orders, started: receiver, refused, daemon: tokio::spawn(daemon.run(inbox)) })
+    }
+
+    /// Waits until this host was found unable to run the jobs of a runner.
+    pub(super) async fn refused(&self) {
+        tokio::time::timeout(LIMIT, self.refused.notified()).await.expect("it is refused in time");
     }
 
     /// The next job that begins.
