@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clap::Args;
-use tart_config::{Config, Loaded};
+use tart_config::{Config, LoadError, Loaded};
 use tart_gitlab::SystemId;
 use tart_runner::PrepareOptions;
 use tart_runner::daemon::{Daemon, DaemonEnd, DaemonOptions, JobExecutor, MicroVmExecutor, Order};
@@ -73,8 +73,11 @@ pub(crate) fn config_path(given: Option<PathBuf>) -> PathBuf {
 
 /// Reads the configuration, and logs as it says from now on.
 pub(crate) fn read(path: &Path, globals: &Globals) -> anyhow::Result<Config> {
-    let Loaded { config, warnings } =
-        tart_config::load(path).hint("`tart register` makes a configuration, `tart lint` checks one")?;
+    load(path, globals).hint("`tart register` makes a configuration, `tart lint` checks one")
+}
+
+fn load(path: &Path, globals: &Globals) -> Result<Config, LoadError> {
+    let Loaded { config, warnings } = tart_config::load(path)?;
     logging::configure(globals, &config);
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -202,7 +205,7 @@ async fn watch(
             Meaning::Drain => Order::Drain,
             Meaning::Reload => {
                 seen = modified(&path);
-                match read(&path, &globals) {
+                match load(&path, &globals).map_err(anyhow::Error::new) {
                     Ok(config) => Order::Reload(Box::new(config)),
                     Err(error) => {
                         tracing::error!("Configuration not loaded; the old one stays in force: {error:#}");
