@@ -144,3 +144,43 @@ async fn what_the_runner_adds_to_a_job_is_of_its_configuration() {
     scene.end().await;
     server.assert_no_violations();
 }
+
+#[tokio::test]
+async fn a_job_that_is_cancelled_before_it_was_accepted_does_not_begin() {
+    let server = TestGitlab::start().await;
+    let config = config(1, vec![runner(&server, &server.add_runner(RunnerOptions::default()))]);
+    let gate = server.faults().hold(Endpoint::UpdateJob);
+    let mut scene = Scene::start(config).await;
+    let job = server.enqueue(JobSpec::script(["true"])).await;
+    gate.arrived(1, LIMIT).await;
+    job.cancel();
+    gate.release();
+    assert_eq!(job.wait_finished(LIMIT).await, JobState::Canceled);
+    let other = server.enqueue(JobSpec::script(["true"])).await;
+    let running = scene.next_job().await;
+    assert_eq!(running.run.payload.id, i64::try_from(other.id()).unwrap());
+    running.succeed();
+    assert_eq!(other.wait_finished(LIMIT).await, JobState::Success);
+    scene.order(Order::Drain).await;
+    scene.end().await;
+    server.assert_no_violations();
+}
+
+#[tokio::test]
+async fn a_mistake_in_one_job_costs_neither_its_server_s_knowledge_nor_the_next_job() {
+    let server = TestGitlab::start().await;
+    let config = config(1, vec![runner(&server, &server.add_runner(RunnerOptions::default()))]);
+    let mut scene = Scene::start(config).await;
+    let bad = server.enqueue(JobSpec::script(["true"])).await;
+    scene.next_job().await.panic();
+    assert_eq!(bad.wait_finished(LIMIT).await, JobState::Failed);
+    assert_eq!(bad.failure_reason().as_deref(), Some("runner_system_failure"));
+    let good = server.enqueue(JobSpec::script(["true"])).await;
+    let running = scene.next_job().await;
+    assert_eq!(running.run.context.concurrent_id, 0, "the number is free again");
+    running.succeed();
+    assert_eq!(good.wait_finished(LIMIT).await, JobState::Success);
+    scene.order(Order::Drain).await;
+    assert_eq!(scene.end().await, DaemonEnd { jobs: 2, failed: 1, abandoned: 0 });
+    server.assert_no_violations();
+}

@@ -36,6 +36,11 @@ impl Running {
     pub(super) fn fail(self, failure: Failure) {
         self.end.send(Verdict::Failed(failure)).expect("the job waits");
     }
+
+    /// Lets the executor panic.
+    pub(super) fn panic(self) {
+        drop(self.end);
+    }
 }
 
 #[derive(Debug)]
