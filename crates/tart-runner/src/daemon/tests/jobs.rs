@@ -1,7 +1,7 @@
 //! Single jobs: their ends, cancellations and interruptions, and what servers are told.
 
 use tart_job::outcome::Failure;
-use tart_test_gitlab::{Endpoint, Fault, JobSpec, JobState, RunnerOptions, TestGitlab};
+use tart_test_gitlab::{Endpoint, Fault, JobSpec, JobState, Options, RunnerOptions, TestGitlab};
 
 use super::scene::{LIMIT, Scene, config, runner};
 use crate::daemon::{DaemonEnd, Order};
@@ -182,5 +182,25 @@ async fn a_mistake_in_one_job_costs_neither_its_server_s_knowledge_nor_the_next_
     assert_eq!(good.wait_finished(LIMIT).await, JobState::Success);
     scene.order(Order::Drain).await;
     assert_eq!(scene.end().await, DaemonEnd { jobs: 2, failed: 1, abandoned: 0 });
+    server.assert_no_violations();
+}
+
+#[tokio::test]
+async fn a_job_trusts_the_certificates_of_the_server_it_came_from() {
+    let server = TestGitlab::start_with(Options::default().tls()).await;
+    let authority = tempfile::NamedTempFile::new().unwrap();
+    let pem = server.ca_pem().expect("it has TLS");
+    std::fs::write(authority.path(), pem).unwrap();
+    let mut runner = runner(&server, &server.add_runner(RunnerOptions::default()));
+    runner.tls_ca_file = Some(authority.path().to_owned());
+    let mut scene = Scene::start(config(1, vec![runner])).await;
+    let job = server.enqueue(JobSpec::script(["true"])).await;
+    let running = scene.next_job().await;
+    let trusted = running.run.context.tls.ca.as_deref().expect("certificates");
+    assert!(trusted.contains(pem.trim()));
+    running.succeed();
+    assert_eq!(job.wait_finished(LIMIT).await, JobState::Success);
+    scene.order(Order::Drain).await;
+    scene.end().await;
     server.assert_no_violations();
 }
