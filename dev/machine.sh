@@ -68,8 +68,9 @@ require_nextest() {
 # Builds the agent and, with it inside, the program `tart`. Sets TART_BINARY and TART_AGENT.
 build_product() {
     say "building tart and the guest's agent"
-    eval "$(cargo xtask build "$@")"
-    export TART_BINARY TART_AGENT
+    local settings
+    settings=$(cargo xtask build "$@")
+    eval "$settings"
 }
 
 # Builds what guests boot from, or checks that it is there.

@@ -9,10 +9,13 @@ use crate::shell::{assignment, cargo, output, print, run};
 /// The guest's platform: the agent has no libraries there, so it is linked statically.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// Names the agent to put into the program, for its build script.
+const AGENT_VARIABLE: &str = "TART_AGENT_BINARY";
+
 /// How the program is built.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Build {
-    /// Build quickly, for a try: without optimization.
+    /// Build for tests: without optimization, and with all features of the workspace, so that tests share the build.
     #[arg(long)]
     debug: bool,
 }
@@ -39,11 +42,12 @@ pub(crate) struct Product {
 /// Builds the program with the agent inside.
 pub(crate) fn product(debug: bool) -> Result<Product> {
     let agent = agent()?;
-    let mut command = cargo(["build", "--quiet", "--package", "tart"]);
-    command.env("TART_AGENT_BINARY", &agent);
-    if !debug {
-        command.arg("--release");
-    }
+    let mut command = if debug {
+        cargo(["build", "--quiet", "--workspace", "--all-features", "--bins"])
+    } else {
+        cargo(["build", "--quiet", "--package", "tart", "--release"])
+    };
+    command.env(AGENT_VARIABLE, &agent);
     run(command)?;
     let profile = if debug { "debug" } else { "release" };
     let tart = existing(target_dir()?.join(profile).join("tart"))?;
@@ -53,7 +57,8 @@ pub(crate) fn product(debug: bool) -> Result<Product> {
 /// Builds the program and says where it and the agent are.
 pub(crate) fn build(options: &Build) -> Result<()> {
     let Product { tart, agent } = product(options.debug)?;
-    for (name, path) in [("TART_BINARY", &tart), ("TART_AGENT", &agent)] {
+    // The last one is for builds that come later, which are to be the same.
+    for (name, path) in [("TART_BINARY", &tart), ("TART_AGENT", &agent), (AGENT_VARIABLE, &agent)] {
         print(&assignment(name, text(path)?))?;
     }
     Ok(())
