@@ -78,7 +78,7 @@ pub struct Editor {
     path: PathBuf,
     document: DocumentMut,
     config: Config,
-    _lock: std::fs::File,
+    _lock: Option<std::fs::File>,
 }
 
 impl Editor {
@@ -91,7 +91,7 @@ impl Editor {
         let path = file::resolve(path)?;
         let lock = file::lock(&path)?;
         let text = read(&path)?;
-        Self::from_text(path, text, lock)
+        Self::from_text(path, text, Some(lock))
     }
 
     /// Opens a file, which is a new one with `concurrent = 1` if there is none. Its directory is made if needed.
@@ -108,13 +108,24 @@ impl Editor {
                     Err(LoadError::NotFound(_)) => "concurrent = 1\n".to_owned(),
                     other => other?,
                 };
-                Self::from_text(path.to_owned(), text, lock)
+                Self::from_text(path.to_owned(), text, Some(lock))
             }
             other => other,
         }
     }
 
-    fn from_text(path: PathBuf, text: String, lock: std::fs::File) -> Result<Self, EditError> {
+    /// The text of a file that has nothing but this runner.
+    ///
+    /// # Errors
+    ///
+    /// As [`Editor::append`].
+    pub fn render(new: &NewRunner) -> Result<String, EditError> {
+        let mut editor = Self::from_text(PathBuf::from("config.toml"), String::new(), None)?;
+        editor.append(new)?;
+        Ok(editor.document.to_string().trim_start().to_owned())
+    }
+
+    fn from_text(path: PathBuf, text: String, lock: Option<std::fs::File>) -> Result<Self, EditError> {
         let config = check(&path, &text)?;
         // The checker parses with the same grammar, so that this does not fail in practice.
         let Ok(document) = text.parse() else {

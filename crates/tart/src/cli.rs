@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{assets, completions, doctor, exec, run, run_single, version};
+use crate::commands::{
+    assets, completions, doctor, exec, lint, list, register, reset_token, run, run_single, unregister,
+    verify, version,
+};
 use crate::globals::Globals;
 
 /// A GitLab Runner whose every job runs in its own microVM
@@ -12,13 +15,14 @@ use crate::globals::Globals;
 #[command(
     name = "tart",
     version,
+    disable_version_flag = true,
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true
 )]
 #[command(
     after_help = "Exit codes: 0 success, 1 wrong usage or configuration, 2 this host lacks something, \
-                        3 the GitLab server refused, 4 interrupted, 5 the job failed."
+                        3 the GitLab server refused or was not reached, 4 interrupted, 5 the job failed."
 )]
 pub(crate) struct Cli {
     /// Print the version
@@ -33,6 +37,8 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Register a runner with GitLab and write it to the configuration
+    Register(Box<register::RegisterArgs>),
     /// Ask for jobs and run them, until a signal ends it
     Run(run::RunArgs),
     /// Run jobs of one runner one after the other
@@ -40,6 +46,16 @@ pub(crate) enum Command {
     RunSingle(run_single::RunSingleArgs),
     /// Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
     Exec(exec::ExecArgs),
+    /// List the runners of the configuration
+    List(list::ListArgs),
+    /// Ask GitLab whether the runners of the configuration are valid
+    Verify(verify::VerifyArgs),
+    /// Remove runners from GitLab and from the configuration
+    Unregister(unregister::UnregisterArgs),
+    /// Replace the token of a runner by a new one
+    ResetToken(reset_token::ResetTokenArgs),
+    /// Check the configuration file
+    Lint(lint::LintArgs),
     /// Build, list, check and remove what guests boot from
     #[command(subcommand)]
     Assets(assets::AssetsCommand),
@@ -55,6 +71,12 @@ impl Command {
     /// Does it.
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Register(args) => register::run(*args).await,
+            Self::List(args) => list::run(args),
+            Self::Verify(args) => verify::run(args).await,
+            Self::Unregister(args) => unregister::run(args).await,
+            Self::ResetToken(args) => reset_token::run(args).await,
+            Self::Lint(args) => lint::run(args),
             Self::Run(args) => run::run(args, globals).await,
             Self::RunSingle(args) => run_single::run(args, globals).await,
             Self::Exec(args) => exec::run(args, globals).await,

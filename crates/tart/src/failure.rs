@@ -13,8 +13,7 @@ pub(crate) enum Exit {
     Usage = 1,
     /// This host lacks something.
     Host = 2,
-    /// The GitLab server refused.
-    #[allow(dead_code, reason = "commands that talk to servers come next")]
+    /// The GitLab server refused, or was not reached.
     Server = 3,
     /// A signal ended the work early.
     Interrupted = 4,
@@ -31,20 +30,21 @@ impl From<Exit> for ExitCode {
 /// An error with an exit code of its own or with advice. It shows as the error itself.
 #[derive(Debug)]
 struct Annotated {
-    inner: Box<dyn Error + Send + Sync>,
+    inner: anyhow::Error,
     exit: Option<Exit>,
     hint: Option<String>,
 }
 
 impl fmt::Display for Annotated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
+        write!(f, "{}", self.inner)
     }
 }
 
 impl Error for Annotated {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.inner)
+        // The error itself, not anyhow's box of it, so that its type can be found.
+        Some(self.inner.as_ref())
     }
 }
 
@@ -68,7 +68,7 @@ impl<T, E: Into<anyhow::Error>> Annotate<T> for Result<T, E> {
 }
 
 fn annotated(error: impl Into<anyhow::Error>, exit: Option<Exit>, hint: Option<String>) -> anyhow::Error {
-    anyhow::Error::new(Annotated { inner: error.into().into(), exit, hint })
+    anyhow::Error::new(Annotated { inner: error.into(), exit, hint })
 }
 
 /// Shows an error on the standard error and gives its exit code.
@@ -129,6 +129,17 @@ mod tests {
         error: cannot read x: no such file
         hint: try another
         ");
+    }
+
+    #[test]
+    fn hints_and_codes_add_up() {
+        let host: Result<(), _> = Err(tart_assets::AssetError::NoAgent { looked_at: "here".into() });
+        let error = host.hint("first").hint("second").unwrap_err();
+        assert!(render(&error).ends_with("\nhint: second\nhint: first\n"), "{}", render(&error));
+        assert_eq!(exit_of(&error), Exit::Host);
+        let plain: anyhow::Result<()> = Err(anyhow!("x"));
+        let error = plain.hint("try y").exit(Exit::Job).unwrap_err();
+        assert_eq!((render(&error).as_str(), exit_of(&error)), ("error: x\nhint: try y\n", Exit::Job));
     }
 
     #[test]

@@ -30,7 +30,6 @@ pub(crate) fn start(globals: &Globals) {
 }
 
 /// Logs as a configuration says, as far as the flags do not say otherwise.
-#[allow(dead_code, reason = "the daemon's commands use it")]
 pub(crate) fn configure(globals: &Globals, config: &tart_config::Config) {
     let configured = match config.log_level {
         tart_config::LogLevel::Panic => LogLevel::Panic,

@@ -8,14 +8,20 @@ mod logging;
 mod output;
 mod product;
 mod progress;
+mod selection;
+mod server;
 mod signals;
 mod values;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 
 use cli::Cli;
+
+/// How long the end of the program waits for its threads.
+const SHUTDOWN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -32,8 +38,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     logging::start(&cli.globals);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(cli.command.run(&cli.globals));
-    // A thread may still be busy with what nobody waits for any more, such as an interrupted build.
-    runtime.shutdown_background();
+    // Machines of dropped jobs are cleared away now. A thread may still be busy with what nobody waits for any more,
+    // such as an interrupted build.
+    runtime.shutdown_timeout(SHUTDOWN);
     result
 }
 

@@ -85,8 +85,13 @@ pub(crate) fn system_id() -> SystemId {
 }
 
 pub(crate) async fn poll(client: &Client, token: &str) -> RequestAnswer {
-    let request =
-        JobRequest { token: &Token::new(token), system_id: &system_id(), info: &info(), session: None, may_hold: true };
+    let request = JobRequest {
+        token: &Token::new(token),
+        system_id: &system_id(),
+        info: &info(),
+        session: None,
+        may_hold: true,
+    };
     tokio::time::timeout(LIMIT, client.request_job(&request)).await.expect("an answer in time")
 }
 

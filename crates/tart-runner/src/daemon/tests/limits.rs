@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use tart_test_gitlab::{JobSpec, JobState, RunnerOptions, TestGitlab};
+use tart_test_gitlab::{JobSpec, JobState, Options, RunnerOptions, TestGitlab};
 
 use super::scene::{IMPOSSIBLE, LIMIT, Scene, config, runner};
 use crate::daemon::{DaemonError, Order};
+
+/// How long a server holds polls whose answers a test counts.
+const SHORT: Duration = Duration::from_millis(50);
 
 /// How many requests for jobs the server has answered.
 async fn polls(server: &TestGitlab, more: usize) {
@@ -24,7 +27,7 @@ fn is_poll(request: &tart_test_gitlab::Request) -> bool {
 
 #[tokio::test]
 async fn no_more_jobs_run_than_the_runner_may() {
-    let server = TestGitlab::start().await;
+    let server = TestGitlab::start_with(Options::default().long_poll(SHORT)).await;
     let mut limited = runner(&server, &server.add_runner(RunnerOptions::default()));
     limited.limit = 1;
     let other =
