@@ -1,5 +1,7 @@
 //! A GitLab server, a runner's files, and the program that uses both.
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,7 +49,10 @@ impl Scene {
     /// # Panics
     /// When it cannot be written.
     pub fn write_config(&self, text: &str) {
-        std::fs::write(self.config(), text).expect("the test's directory is writable");
+        let mut file = std::fs::OpenOptions::new();
+        file.create(true).truncate(true).write(true).mode(0o600);
+        let written = file.open(self.config()).and_then(|mut file| file.write_all(text.as_bytes()));
+        written.expect("the test's directory is writable");
     }
 
     /// A path in the test's own directory.
