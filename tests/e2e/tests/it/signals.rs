@@ -20,7 +20,7 @@ async fn on_quit_the_running_job_goes_on_and_no_other_begins() {
     running.wait_log_contains("it runs", JOB).await;
     let queued = scene.server.enqueue(JobSpec::of(&project, ["true"])).await;
     tart.signal(Signal::QUIT);
-    tart.wait_output("SIGQUIT", SOON).await;
+    tart.wait_output("Graceful shutdown", SOON).await;
     project.branch("go", &sha).await;
     assert_eq!(running.wait_finished(JOB).await, JobState::Success, "{}", running.log());
     assert!(tart.wait(SOON).await.success());
@@ -40,7 +40,7 @@ async fn on_terminate_the_server_hears_that_the_job_was_interrupted() {
     tart.wait(JOB).await;
     assert_eq!(job.state(), JobState::Failed, "{}", job.log());
     assert_eq!(job.failure_reason().as_deref(), Some("runner_interrupted"), "{}", job.log());
-    assert!(job.log().contains("SIGTERM"), "{}", job.log());
+    assert!(job.log().contains("aborted: terminated"), "{}", job.log());
     scene.finish();
 }
 
