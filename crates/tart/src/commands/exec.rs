@@ -45,8 +45,8 @@ pub(crate) struct ExecArgs {
     #[arg(long, value_name = "DIR", default_value = ".", hide_default_value = true)]
     cwd: PathBuf,
     /// A variable for the job, which wins over those of the file; may be repeated
-    #[arg(long = "variable", visible_alias = "env", value_name = "KEY=VALUE", value_parser = assignment)]
-    variables: Vec<(String, String)>,
+    #[arg(long = "variable", visible_alias = "env", value_name = "KEY=VALUE")]
+    variables: Vec<String>,
     /// The image, whatever the job says: the name of an imported one, or the path of a root file system
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
@@ -68,6 +68,9 @@ pub(crate) struct ExecArgs {
 }
 
 pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
+    // Not by the parser of the command line: it repeats values, and these may be secrets.
+    let parsed: Result<Vec<_>, String> = args.variables.iter().map(|text| assignment(text)).collect();
+    let variables = parsed.map_err(|why| anyhow::anyhow!("--variable: {why}"))?;
     let repository = Repository::find(&args.cwd)?;
     let file = repository.ci_file(args.file.as_deref())?;
     let pipeline = Pipeline::load(&tart_ci_file::Repository::new(repository.root())?, &file)?;
@@ -80,7 +83,7 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
     let mut ends = Ends::listen()?;
     let prepared = async {
         let snapshot = Snapshot::take(repository.root()).await?;
-        let payload = job::payload(job, &file, &repository, &snapshot, &args)?;
+        let payload = job::payload(job, &file, &repository, &snapshot, (args.timeout, variables))?;
         anyhow::Ok((prepare(&args).await?, snapshot, payload))
     };
     let (setup, snapshot, payload) = tokio::select! {

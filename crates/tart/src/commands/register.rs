@@ -44,6 +44,7 @@ pub(crate) async fn run(mut args: RegisterArgs) -> anyhow::Result<ExitCode> {
                         .hint("GitLab may have a new runner now; remove it on its page")
                         .exit(Exit::Interrupted);
                 }
+                output::to_stderr(&format!("{name}: ending as soon as the server has answered\n"));
             }
         }
     };

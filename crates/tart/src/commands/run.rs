@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::failure::{Annotate as _, Exit};
 use crate::globals::Globals;
 use crate::progress::Steps;
+use crate::server::config_path;
 use crate::{logging, product};
 
 /// How often the configuration file is looked at.
@@ -61,14 +62,6 @@ pub(crate) async fn run(args: RunArgs, globals: &Globals) -> anyhow::Result<Exit
         end = daemon.run(inbox) => Ok(exit_code(end)),
         second = watching => Err(anyhow::anyhow!("ended by a second signal ({second})")).exit(Exit::Interrupted),
     }
-}
-
-/// Where the configuration is.
-pub(crate) fn config_path(given: Option<PathBuf>) -> PathBuf {
-    given.unwrap_or_else(|| {
-        let home = std::env::var_os("HOME").map(PathBuf::from);
-        tart_config::default_path(rustix::process::geteuid().is_root(), home.as_deref())
-    })
 }
 
 /// Reads the configuration, and logs as it says from now on.

@@ -1,12 +1,14 @@
 //! The job as a server would send it, and what the runner adds.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use tart_ci_file::{Commit, ExecContext, Job, Sources};
 use tart_job::context::{RunnerContext, RunnerScripts, TlsFiles};
 use tart_runner::local::Snapshot;
 use tart_spec::JobPayload;
 
-use super::{ExecArgs, Repository};
+use super::Repository;
 use crate::product;
 
 /// How many commits a job gets: as many as in new projects of GitLab.
@@ -17,7 +19,7 @@ pub(super) fn payload(
     file: &str,
     repository: &Repository,
     snapshot: &Snapshot,
-    args: &ExecArgs,
+    (timeout, variables): (Duration, Vec<(String, String)>),
 ) -> anyhow::Result<JobPayload> {
     let commit = snapshot.commit();
     let context = ExecContext {
@@ -36,8 +38,8 @@ pub(super) fn payload(
         sources: Sources { repo_url: snapshot.repo_url(), refspecs: snapshot.refspecs(), depth: DEPTH },
         user: repository.user(),
         server_url: repository.server_url(),
-        timeout: args.timeout,
-        variables: args.variables.clone(),
+        timeout,
+        variables,
         file_versions: repository.versions(job.cache_key_files()),
     };
     let wire = job.to_wire(&context)?;

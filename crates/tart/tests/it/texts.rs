@@ -1,0 +1,246 @@
+//! Help and error texts.
+
+use crate::support::Home;
+
+#[tokio::test]
+async fn help_lists_the_commands() {
+    let help = Home::new().run(&["--help"]).await.succeeded();
+    insta::assert_snapshot!(help, @r"
+    A GitLab Runner whose every job runs in its own microVM
+
+    Usage: tart [OPTIONS] <COMMAND>
+
+    Commands:
+      register     Register a runner with GitLab and write it to the configuration
+      run          Ask for jobs and run them, until a signal ends it
+      run-single   Run jobs of one runner one after the other [alias: single]
+      exec         Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
+      list         List the runners of the configuration
+      verify       Ask GitLab whether the runners of the configuration are valid
+      unregister   Remove runners from GitLab and from the configuration
+      reset-token  Replace the token of a runner by a new one
+      lint         Check the configuration file
+      assets       Build, list, check and remove what guests boot from
+      doctor       Check whether this host can run jobs
+      version      Print the version
+      completions  Print completions of the command line for a shell
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -v, --version  Print the version
+      -h, --help     Print help
+
+    Global options:
+          --debug[=<BOOL>]       Log everything [env: RUNNER_DEBUG]
+      -l, --log-level <LEVEL>    The least severe messages that are logged [env: LOG_LEVEL] [possible
+                                 values: debug, info, warning, error, fatal, panic]
+          --log-format <FORMAT>  The form of log messages, which go to the standard error [env:
+                                 LOG_FORMAT] [possible values: runner, text, json]
+
+    Exit codes: 0 success, 1 wrong usage or configuration, 2 this host lacks something, 3 the GitLab
+    server refused or was not reached, 4 interrupted, 5 the job failed.
+    ");
+}
+
+#[tokio::test]
+async fn register_has_the_official_flags() {
+    let help = Home::new().run(&["register", "-h"]).await.succeeded();
+    insta::assert_snapshot!(help, @r"
+    Register a runner with GitLab and write it to the configuration
+
+    Usage: tart register [OPTIONS]
+
+    Options:
+      -c, --config <FILE>               The configuration file [env: CONFIG_FILE]
+          --template-config <FILE>      A file with one [[runners]], whose keys the new runner gets
+                                        [env: TEMPLATE_CONFIG_FILE]
+      -u, --url <URL>                   The GitLab server [env: CI_SERVER_URL] [alias: --endpoint]
+      -t, --token <TOKEN>               The runner's authentication token [env: CI_SERVER_TOKEN]
+      -r, --registration-token <TOKEN>  An old registration token (deprecated) [env: REGISTRATION_TOKEN]
+          --name <NAME>                 The runner's name [env: RUNNER_NAME] [alias: --description]
+      -n, --non-interactive[=<BOOL>]    Ask no questions [env: REGISTER_NON_INTERACTIVE]
+          --leave-runner[=<BOOL>]       Leave the runner in GitLab if it cannot be saved [env:
+                                        REGISTER_LEAVE_RUNNER]
+          --print                       Print the runner's configuration instead of saving it
+          --executor <NAME>             The executor: `microvm`, or `docker` which means the same [env:
+                                        RUNNER_EXECUTOR]
+      -h, --help                        Print help
+
+    Keys of the configuration:
+          --limit <COUNT>                How many jobs run at once [env: RUNNER_LIMIT]
+          --output-limit <KIB>           The cut of a job's log, in KiB [env: RUNNER_OUTPUT_LIMIT]
+          --request-concurrency <COUNT>  The most requests for jobs at once [env:
+                                         RUNNER_REQUEST_CONCURRENCY]
+          --env <KEY=VALUE>              A variable of all jobs; may be repeated [env: RUNNER_ENV]
+          --builds-dir <DIR>             Where projects are checked out in the machine [env:
+                                         RUNNER_BUILDS_DIR]
+          --cache-dir <DIR>              Where caches are in the machine [env: RUNNER_CACHE_DIR]
+          --clone-url <URL>              Replaces scheme and host of the address that jobs clone from
+                                         [env: CLONE_URL]
+          --shell <SHELL>                The shell of scripts [env: RUNNER_SHELL]
+          --feature-flags <NAME:BOOL>    A feature flag; may be repeated [env: FEATURE_FLAGS]
+          --tls-ca-file <FILE>           Certificate authorities for GitLab [env: CI_SERVER_TLS_CA_FILE]
+          --tls-cert-file <FILE>         Client certificate for GitLab [env: CI_SERVER_TLS_CERT_FILE]
+          --tls-key-file <FILE>          Key of the client certificate [env: CI_SERVER_TLS_KEY_FILE]
+          --docker-image <IMAGE>         The image of jobs that name none [env: DOCKER_IMAGE]
+          --set <KEY=VALUE>              Any other key below [[runners]], such as microvm.memory=4g; may
+                                         be repeated
+
+    Only with a registration token:
+          --tag-list <TAGS>          Tags, divided by commas [env: RUNNER_TAG_LIST]
+          --run-untagged[=<BOOL>]    Take jobs without tags [default: only if there are no tags] [env:
+                                     REGISTER_RUN_UNTAGGED]
+          --locked[=<BOOL>]          Stay with the first project [default: true] [env: REGISTER_LOCKED]
+          --access-level <LEVEL>     `not_protected` or `ref_protected` [env: REGISTER_ACCESS_LEVEL]
+          --maximum-timeout <TIME>   The longest time of a job [env: REGISTER_MAXIMUM_TIMEOUT]
+          --paused[=<BOOL>]          Take no jobs at first [env: REGISTER_PAUSED]
+          --maintenance-note <TEXT>  A note for administrators [env: REGISTER_MAINTENANCE_NOTE]
+
+    Global options:
+          --debug[=<BOOL>]       Log everything [env: RUNNER_DEBUG]
+      -l, --log-level <LEVEL>    The least severe messages that are logged [env: LOG_LEVEL] [possible
+                                 values: debug, info, warning, error, fatal, panic]
+          --log-format <FORMAT>  The form of log messages, which go to the standard error [env:
+                                 LOG_FORMAT] [possible values: runner, text, json]
+
+    Without --non-interactive, what is missing is asked for.
+    ");
+}
+
+#[tokio::test]
+async fn exec_explains_its_flags() {
+    let help = Home::new().run(&["exec", "-h"]).await.succeeded();
+    insta::assert_snapshot!(help, @r"
+    Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
+
+    Usage: tart exec [OPTIONS] [JOB]
+
+    Arguments:
+      [JOB]  The job
+
+    Options:
+      -f, --file <PATH>           The CI file; .gitlab-ci.yml at the top of the repository without it
+          --cwd <DIR>             A directory of the repository, instead of the current one
+          --variable <KEY=VALUE>  A variable for the job, which wins over those of the file; may be
+                                  repeated [alias: --env]
+          --image <IMAGE>         The image, whatever the job says: the name of an imported one, or the
+                                  path of a root file system
+          --timeout <TIME>        The time limit of a job that has none of its own [default: 1h]
+          --vcpus <COUNT>         Virtual processors of the machine [default: 2]
+          --memory <SIZE>         Memory of the machine [default: 1g]
+          --disk <SIZE>           The most that the job may store [default: 20g]
+          --list                  List the jobs of the file instead
+      -h, --help                  Print help
+
+    Global options:
+          --debug[=<BOOL>]       Log everything [env: RUNNER_DEBUG]
+      -l, --log-level <LEVEL>    The least severe messages that are logged [env: LOG_LEVEL] [possible
+                                 values: debug, info, warning, error, fatal, panic]
+          --log-format <FORMAT>  The form of log messages, which go to the standard error [env:
+                                 LOG_FORMAT] [possible values: runner, text, json]
+
+    Exit codes: 0 the job succeeded, 5 it failed, 1 wrong usage or CI file, 2 this host cannot run it, 4
+    interrupted.
+    ");
+}
+
+#[tokio::test]
+async fn a_mistyped_command_is_answered_with_the_one_that_was_meant() {
+    let said = Home::new().run(&["regster"]).await.failed(1);
+    insta::assert_snapshot!(said, @r"
+    error: unrecognized subcommand 'regster'
+
+      tip: some similar subcommands exist: 'unregister', 'register'
+
+    Usage: tart [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+}
+
+#[tokio::test]
+async fn no_configuration_says_how_to_make_one() {
+    let home = Home::new();
+    let said = home.run(&["list"]).await.failed(1).replace(&home.config().display().to_string(), "CONFIG");
+    insta::assert_snapshot!(said, @"error: there is no configuration at CONFIG: create it with `tart register`, or name another with `--config`");
+}
+
+#[tokio::test]
+async fn lint_lists_all_problems() {
+    let home = Home::new();
+    let config = home.config();
+    std::fs::create_dir_all(config.parent().expect("a parent")).expect("it can be made");
+    std::fs::write(&config, "concurent = 1\n[[runners]]\nurl = \"x\"\ntoken = \"glrt-secret\"\n")
+        .expect("written");
+    let said = home.run(&["lint"]).await.hides("glrt-secret").failed(1);
+    insta::assert_snapshot!(said.replace(&config.display().to_string(), "CONFIG"), @r#"
+    error: 2 problems in the configuration:
+    CONFIG:1:1: unknown key `concurent`: did you mean `concurrent`?
+    CONFIG:3:7: `runners.url` must be an address that begins with `https://`, such as "https://gitlab.example.com"
+    "#);
+}
+
+#[tokio::test]
+async fn a_job_needs_a_repository() {
+    let home = Home::new();
+    let said = home.run(&["exec", "build", "--cwd", "/"]).await.failed(1);
+    insta::assert_snapshot!(said, @r"
+    error: / is in no working tree of git: fatal: not a git repository (or any of the parent directories): .git
+    hint: a job gets its sources from a repository; `git init` makes one
+    ");
+}
+
+#[tokio::test]
+async fn an_unknown_job_is_answered_with_the_one_that_was_meant() {
+    let home = Home::new();
+    let repository = env!("CARGO_MANIFEST_DIR");
+    let said = home.run(&["exec", "chek", "--cwd", repository]).await.failed(1);
+    insta::assert_snapshot!(said, @r"
+    error: there is no job `chek`; did you mean `check`?
+    jobs in this file:
+      check
+      test
+    ");
+    let list = home.run(&["exec", "--list", "--cwd", repository]).await.succeeded();
+    insta::assert_snapshot!(list, @r"
+    STAGE  JOB
+    check  check
+    test   test
+    ");
+}
+
+#[tokio::test]
+async fn wrong_values_are_explained() {
+    let home = Home::new();
+    let said = home.run(&["exec", "x", "--memory", "lots"]).await.failed(1);
+    insta::assert_snapshot!(said, @r"
+    error: invalid value 'lots' for '--memory <SIZE>': expected a size such as `512m`, `4g` or `20GiB`
+
+    For more information, try '--help'.
+    ");
+    let said = home.run(&["exec", "x", "--variable", "1A=secret"]).await.hides("secret").failed(1);
+    insta::assert_snapshot!(said, @"error: --variable: `1A` is no name of a variable: letters, digits and `_`, not a digit first");
+}
+
+#[tokio::test]
+async fn an_empty_store_says_what_fills_it() {
+    let home = Home::new();
+    let said = home.run(&["assets", "ls"]).await.succeeded();
+    assert!(said.ends_with("/assets is empty; `tart assets build` fills it\n"), "{said}");
+    let said = home.run(&["assets", "rm", "mine"]).await.failed(2);
+    insta::assert_snapshot!(said, @"error: no image `mine`; there are: default");
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_failure() {
+    let home = Home::new();
+    let mut command = home.command(&["completions", "bash"]);
+    let mut child = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
