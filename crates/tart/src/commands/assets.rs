@@ -79,13 +79,16 @@ pub(crate) struct RmArgs {
     name: String,
 }
 
-/// Does it. Everything here blocks, and an end by a signal leaves only unfinished files, which `prune` removes.
+/// Does it. Everything here blocks; what a signal leaves unfinished in the store, `prune` removes.
 pub(crate) async fn run(command: AssetsCommand) -> anyhow::Result<ExitCode> {
     let mut ends = signals::Ends::listen()?;
     let work = tokio::task::spawn_blocking(move || run_blocking(command));
     tokio::select! {
         done = work => done.context("the work was interrupted")?,
-        signal = ends.next() => Err(anyhow::anyhow!("ended by a signal ({signal})")).exit(Exit::Interrupted),
+        signal = ends.next() => {
+            signals::end_programs().await;
+            Err(anyhow::anyhow!("ended by a signal ({signal})")).exit(Exit::Interrupted)
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::failure::{Annotate as _, Exit};
 use crate::globals::Globals;
 use crate::progress::Steps;
-use crate::signals::Ends;
+use crate::signals::{Ends, end_programs};
 use crate::values::{assignment, duration, size};
 use crate::{output, product};
 use log::Uncoloured;
@@ -88,7 +88,10 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
     };
     let (setup, snapshot, payload) = tokio::select! {
         prepared = prepared => prepared?,
-        signal = ends.next() => return Err(interrupted(signal)),
+        signal = ends.next() => {
+            end_programs().await;
+            return Err(interrupted(signal));
+        }
     };
     for line in setup.describe() {
         tracing::info!("{line}");

@@ -18,6 +18,7 @@ use crate::failure::{Annotate as _, Exit};
 use crate::globals::Globals;
 use crate::progress::Steps;
 use crate::server::config_path;
+use crate::signals::end_programs;
 use crate::{logging, product};
 
 /// How often the configuration file is looked at.
@@ -52,6 +53,7 @@ pub(crate) async fn run(args: RunArgs, globals: &Globals) -> anyhow::Result<Exit
     let daemon = tokio::select! {
         daemon = starting => daemon?,
         signal = signals.before_start() => {
+            end_programs().await;
             return Err(anyhow::anyhow!("ended by a signal ({signal}) before the first job")).exit(Exit::Interrupted);
         }
     };

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::run::{Meaning, RunSignals, daemon_options, exit_code, read, start};
 use crate::failure::{Annotate as _, Exit};
 use crate::globals::Globals;
+use crate::signals::end_programs;
 use crate::values::{duration, size};
 
 /// Run jobs of one runner one after the other, without a configuration file if the runner is given
@@ -65,6 +66,7 @@ pub(crate) async fn run(args: RunSingleArgs, globals: &Globals) -> anyhow::Resul
     let daemon = tokio::select! {
         daemon = start(config, options) => daemon?,
         signal = signals.before_start() => {
+            end_programs().await;
             return Err(anyhow::anyhow!("ended by a signal ({signal}) before the first job")).exit(Exit::Interrupted);
         }
     };
