@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use tart_config::MicroVm;
 
 use crate::failure::Exit;
 use crate::globals::Globals;
 use crate::output;
+use crate::server::config_path;
 use checks::Check;
 
 /// Check whether this host can run jobs
@@ -19,20 +19,14 @@ use checks::Check;
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 jobs can run here, 2 they cannot.")]
 pub(crate) struct DoctorArgs {
-    /// The configuration whose first runner is checked; defaults without it
+    /// The configuration whose first runner is checked
     #[arg(long, short = 'c', value_name = "PATH", env = "CONFIG_FILE", hide_env_values = true)]
     config: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: DoctorArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
-    let config = match args.config.filter(|path| path.exists()) {
-        Some(path) => {
-            let loaded = tart_config::load(&path)?;
-            loaded.config.runners.into_iter().next().map(|runner| runner.microvm).unwrap_or_default()
-        }
-        None => MicroVm::default(),
-    };
-    let mut failed = false;
+    let (check, config) = checks::configuration(&config_path(args.config));
+    let mut failed = show(&check)?;
     // Each line appears as soon as it is known: the last one boots a guest.
     let quick = checks::quick(&config);
     for check in &quick {

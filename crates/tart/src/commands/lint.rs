@@ -23,8 +23,7 @@ pub(crate) fn run(args: LintArgs) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         text.push_str(&format!("{warning}\n"));
     }
-    let runners = loaded.config.runners.len();
-    text.push_str(&format!("{} can be used ({runners} runners)\n", path.display()));
+    text.push_str(&format!("{} can be used\n", path.display()));
     output::to_stdout(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tart_assets::{Kind, Store};
-use tart_config::{MicroVm, NetworkMode};
+use tart_config::{LoadError, MicroVm, NetworkMode};
 use tart_runner::{HostSetup, PrepareOptions, run_root};
 
 use crate::output::bytes;
@@ -67,6 +67,34 @@ const LITTLE_SPACE: u64 = 10 << 30;
 
 /// Below this not even the guest's disks can be built, in bytes.
 const NO_SPACE: u64 = 1 << 30;
+
+/// The configuration, and the settings of its first runner's machines; defaults where there is none.
+pub(super) fn configuration(path: &Path) -> (Check, MicroVm) {
+    let shown = path.display();
+    match tart_config::load(path) {
+        Ok(loaded) => {
+            let runners = loaded.config.runners;
+            let check = match runners.len() {
+                0 => Check::warn("config", format!("{shown} has no runners"), "tart register"),
+                1 => Check::ok("config", format!("{shown}, 1 runner")),
+                count => Check::ok("config", format!("{shown}, {count} runners")),
+            };
+            (check, runners.into_iter().next().map(|runner| runner.microvm).unwrap_or_default())
+        }
+        Err(LoadError::NotFound(_)) => {
+            let text = format!("none yet at {shown}; `tart exec` needs none");
+            (Check::warn("config", text, "tart register"), MicroVm::default())
+        }
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+            (
+                Check::fail("config", causes.join(": "), "correct the file; `tart lint` checks it"),
+                MicroVm::default(),
+            )
+        }
+    }
+}
 
 /// What is seen at once.
 pub(super) fn quick(config: &MicroVm) -> Vec<Check> {
