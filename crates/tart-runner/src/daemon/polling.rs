@@ -125,9 +125,12 @@ impl Daemon {
         self.jobs.spawn(supervise::run(assignment));
         if self.options.max_builds.is_some_and(|max| self.end.jobs >= max) {
             self.drain();
-        } else if self.phase == Phase::Running && !entry.runner.strict_check_interval {
-            // Where one job was there may be more.
-            self.offer(entry);
+        } else if self.phase == Phase::Running {
+            // Where one job was there may be more. The configuration may be another one since this one was asked for.
+            let current = self.entries.iter().find(|current| current.key == entry.key).cloned();
+            if let Some(current) = current.filter(|current| !current.runner.strict_check_interval) {
+                self.offer(&current);
+            }
         }
     }
 

@@ -2,4 +2,5 @@
 
 mod jobs;
 mod limits;
+mod reloads;
 mod scene;

@@ -43,10 +43,20 @@ impl Running {
     }
 }
 
+/// Runs no machines.
 #[derive(Debug)]
-struct Scripted {
+pub(super) struct Scripted {
     started: mpsc::UnboundedSender<Running>,
     refused: Arc<Notify>,
+}
+
+impl Scripted {
+    /// With the jobs that begin, and word of runners that are refused.
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Running>, Arc<Notify>) {
+        let (started, receiver) = mpsc::unbounded_channel();
+        let refused = Arc::new(Notify::new());
+        (Self { started, refused: Arc::clone(&refused) }, receiver, refused)
+    }
 }
 
 #[async_trait]
@@ -109,14 +119,12 @@ impl Scene {
         config: Config,
         change: impl FnOnce(&mut DaemonOptions),
     ) -> Result<Self, DaemonError> {
-        let (started, receiver) = mpsc::unbounded_channel();
-        let refused = Arc::new(Notify::new());
+        let (executor, started, refused) = Scripted::new();
         let mut options = options();
         change(&mut options);
-        let executor = Scripted { started, refused: Arc::clone(&refused) };
         let daemon = Daemon::start(config, options, Arc::new(executor)).await?;
         let (orders, inbox) = mpsc::channel(8);
-        Ok(Self { orders, started: receiver, refused, daemon: tokio::spawn(daemon.run(inbox)) })
+        Ok(Self { orders, started, refused, daemon: tokio::spawn(daemon.run(inbox)) })
     }
 
     /// Waits until this host was found unable to run the jobs of a runner.
