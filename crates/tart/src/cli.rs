@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
     assets, completions, doctor, exec, lint, list, register, reset_token, run, run_single, unregister,
@@ -32,6 +32,24 @@ pub(crate) struct Cli {
     pub(crate) globals: Globals,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// What this process was started with.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let mut command = without_empty_settings(Self::command());
+        let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// Takes empty variables of the environment for unset ones: in files of settings, that is what they mean.
+fn without_empty_settings(command: clap::Command) -> clap::Command {
+    let unset = |arg: clap::Arg| match arg.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => arg.env(None::<&str>),
+        _ => arg,
+    };
+    command.mut_args(unset).mut_subcommands(without_empty_settings)
 }
 
 /// What to do.

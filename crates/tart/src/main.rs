@@ -16,15 +16,13 @@ mod values;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
-
 use cli::Cli;
 
 /// How long the end of the program waits for its threads.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };

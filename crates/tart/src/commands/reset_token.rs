@@ -19,13 +19,13 @@ pub(crate) struct ResetTokenArgs {
     #[arg(long, short = 'c', env = "CONFIG_FILE", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The runner of this name
-    #[arg(long, short = 'n', env = "RUNNER_NAME", hide_env_values = true, value_name = "NAME")]
+    #[arg(long, short = 'n', value_name = "NAME")]
     name: Option<String>,
     /// The runner's server
-    #[arg(long, short = 'u', env = "CI_SERVER_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, short = 'u', value_name = "URL")]
     url: Option<String>,
     /// The runner's number in GitLab
-    #[arg(long, short = 'i', env = "CI_SERVER_RUNNER_ID", hide_env_values = true, value_name = "ID")]
+    #[arg(long, short = 'i', value_name = "ID")]
     id: Option<u64>,
     /// All runners of the configuration
     #[arg(long, conflicts_with_all = ["name", "url", "id"])]

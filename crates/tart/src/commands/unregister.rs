@@ -21,35 +21,35 @@ pub(crate) struct UnregisterArgs {
     #[arg(long, short = 'c', env = "CONFIG_FILE", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The runner of this name
-    #[arg(long, short = 'n', env = "RUNNER_NAME", hide_env_values = true, value_name = "NAME")]
+    #[arg(long, short = 'n', value_name = "NAME")]
     name: Option<String>,
-    /// The runner's server
-    #[arg(
-        long,
-        short = 'u',
-        env = "CI_SERVER_URL",
-        hide_env_values = true,
-        value_name = "URL",
-        requires = "token"
-    )]
+    /// The runner's server; CI_SERVER_URL if no runner is named
+    #[arg(long, short = 'u', value_name = "URL")]
     url: Option<String>,
-    /// The runner's token
-    #[arg(long, short = 't', env = "CI_SERVER_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    /// The runner's token; CI_SERVER_TOKEN if no runner is named
+    #[arg(long, short = 't', value_name = "TOKEN")]
     token: Option<String>,
     /// All runners of the configuration
     #[arg(long, conflicts_with_all = ["name", "url", "token"])]
     all_runners: bool,
 }
 
-pub(crate) async fn run(args: UnregisterArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(mut args: UnregisterArgs) -> anyhow::Result<ExitCode> {
+    // Not by the parser: the server's address is always set in jobs and in pods of the runner's Helm chart, and must
+    // not get in the way of flags.
+    if !args.all_runners && args.name.is_none() {
+        args.token = args.token.or_else(|| setting("CI_SERVER_TOKEN"));
+        if args.token.is_none() {
+            anyhow::bail!("no runner is named: use --name, --url with --token, or --all-runners");
+        }
+        args.url = args.url.or_else(|| setting("CI_SERVER_URL"));
+    }
     let path = config_path(args.config);
     let mut editor = Editor::open(&path)?;
     let selection =
         Selection { name: args.name.as_deref(), url: args.url.as_deref(), token: args.token.as_deref() };
     let chosen: Vec<Runner> = if args.all_runners {
         editor.config().runners.clone()
-    } else if selection.is_empty() {
-        anyhow::bail!("no runner is named: use --name, --url with --token, or --all-runners");
     } else {
         match (selection.one(editor.config()), args.url, args.token) {
             (Ok(number), _, _) => editor.config().runners.get(number).cloned().into_iter().collect(),
@@ -75,6 +75,11 @@ pub(crate) async fn run(args: UnregisterArgs) -> anyhow::Result<ExitCode> {
     }
     editor.save().context("the runners were removed from GitLab, but the configuration was not changed")?;
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// A variable of the environment that is not empty.
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn stranger(url: &str, token: String) -> anyhow::Result<Runner> {

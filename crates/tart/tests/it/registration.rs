@@ -71,6 +71,50 @@ async fn an_old_registration_token_makes_a_runner_with_its_tags() {
 }
 
 #[tokio::test]
+async fn the_environment_of_a_job_does_not_get_in_the_way_of_flags() {
+    let (server, home) = (TestGitlab::start().await, Home::new());
+    let mut tokens = Vec::new();
+    for name in ["a", "b", "c"] {
+        let token = server.add_runner(RunnerOptions::default()).token();
+        register(&home, &server, &["--token", &token, "--name", name]).await.succeeded();
+        tokens.push(token);
+    }
+    let run = async |arguments: &[&str], environment: &[(&str, &str)]| {
+        let mut command = home.command(arguments);
+        command.env("CI_SERVER_URL", server.url()).envs(environment.iter().copied());
+        home.run_command(command, "").await
+    };
+    let left = || -> Vec<String> {
+        let config = tart_config::load(&home.config()).expect("it can be used").config;
+        config.runners.into_iter().map(|runner| runner.name).collect()
+    };
+    insta::assert_snapshot!(run(&["unregister"], &[("RUNNER_NAME", "a")]).await.failed(1), @"error: no runner is named: use --name, --url with --token, or --all-runners");
+    assert_eq!(left(), ["a", "b", "c"]);
+    run(&["unregister", "--name", "a"], &[]).await.succeeded();
+    assert_eq!(left(), ["b", "c"]);
+    run(&["unregister"], &[("CI_SERVER_TOKEN", &tokens[1])]).await.succeeded();
+    assert_eq!(left(), ["c"]);
+    run(&["reset-token", "--all-runners"], &[]).await.succeeded();
+    run(&["unregister", "--all-runners"], &[]).await.succeeded();
+    assert!(left().is_empty());
+    server.assert_no_violations();
+}
+
+#[tokio::test]
+async fn empty_variables_of_the_environment_count_as_unset() {
+    let (server, home) = (TestGitlab::start().await, Home::new());
+    let token = server.add_runner(RunnerOptions::default()).token();
+    let mut command = home.command(&["register", "-n", "--url", server.url(), "--token", &token]);
+    for name in ["CONFIG_FILE", "RUNNER_LIMIT", "LOG_LEVEL", "RUNNER_DEBUG", "REGISTER_MAXIMUM_TIMEOUT"] {
+        command.env(name, "");
+    }
+    command.arg("--config").arg(home.config());
+    home.run_command(command, "").await.succeeded();
+    let config = tart_config::load(&home.config()).expect("it can be used").config;
+    assert_eq!(config.runners.len(), 1);
+}
+
+#[tokio::test]
 async fn questions_are_asked_for_what_is_missing() {
     let (server, home) = (TestGitlab::start().await, Home::new());
     let token = server.add_runner(RunnerOptions::default()).token();
