@@ -135,7 +135,8 @@ fn nanos(log: &str, word: &str) -> Option<u64> {
 async fn flood(scene: &Scene, project: &ProjectHandle) -> Result<Duration> {
     let spec = JobSpec::of(project, [FLOOD]).env("FF_TIMESTAMPS", "false").env("GIT_STRATEGY", "none");
     let job = scene.server.enqueue(spec.log_limit(300 << 20)).await;
-    let first = |log: &[u8]| log.windows(21).any(|part| part == b"\nline 000000000000001 ");
+    let wanted = b"\nline 000000000000001 ";
+    let first = |log: &[u8]| log.windows(wanted.len()).any(|part| part == wanted);
     job.wait_for("the flood", JOB, |job| first(job.log_bytes().get(..65536).unwrap_or(job.log_bytes())))
         .await;
     let began = std::time::Instant::now();
