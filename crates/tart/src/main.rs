@@ -8,6 +8,7 @@ mod logging;
 mod output;
 mod product;
 mod progress;
+mod rotation;
 mod selection;
 mod server;
 mod signals;

@@ -1,5 +1,6 @@
 //! `tart run`
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,10 +20,13 @@ use crate::globals::Globals;
 use crate::progress::Steps;
 use crate::server::config_path;
 use crate::signals::end_programs;
-use crate::{logging, product};
+use crate::{logging, product, rotation};
 
 /// How often the configuration file is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How often it is seen to tokens that expire. One that was not renewed is tried again as soon.
+const ROTATION_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// Ask for jobs and run them, until a signal ends it
 ///
@@ -59,9 +63,11 @@ pub(crate) async fn run(args: RunArgs, globals: &Globals) -> anyhow::Result<Exit
     };
     tracing::warn!(config = %path.display(), "Tart is ready for jobs");
     let (orders, inbox) = mpsc::channel(8);
+    let rotating = rotate_tokens(path.clone());
     let watching = watch(path, seen, globals.clone(), signals, orders);
     tokio::select! {
         end = daemon.run(inbox) => Ok(exit_code(end)),
+        never = rotating => match never {},
         second = watching => Err(anyhow::anyhow!("ended by a second signal ({second})")).exit(Exit::Interrupted),
     }
 }
@@ -211,6 +217,20 @@ async fn watch(
         };
         // If the daemon has ended, so does this, with it.
         let _ended = orders.send(order).await;
+    }
+}
+
+/// Renews tokens in the file for ever. The daemon hears of new ones as of every change of the file.
+async fn rotate_tokens(path: PathBuf) -> Infallible {
+    let mut ticks = tokio::time::interval(ROTATION_INTERVAL);
+    loop {
+        ticks.tick().await;
+        // What is wrong with the file is said by whoever watches it.
+        let Ok(loaded) = tart_config::load(&path) else { continue };
+        let now = jiff::Timestamp::now();
+        if rotation::is_due(&loaded.config, now) {
+            rotation::renew(&path, now).await;
+        }
     }
 }
 
