@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use clap::Args;
 use tart_config::{Config, LoadError, Loaded};
-use tart_gitlab::SystemId;
 use tart_runner::PrepareOptions;
 use tart_runner::daemon::{Daemon, DaemonEnd, DaemonOptions, JobExecutor, MicroVmExecutor, Order};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::failure::{Annotate as _, Exit};
 use crate::globals::Globals;
 use crate::progress::Steps;
-use crate::server::config_path;
+use crate::server::{config_path, system_id};
 use crate::signals::end_programs;
 use crate::{logging, product, rotation};
 
@@ -93,12 +92,8 @@ pub(crate) fn daemon_options(
     wait_timeout: Option<Duration>,
 ) -> DaemonOptions {
     let beside = file.map_or_else(|| config_path(None), Path::to_path_buf);
-    let loaded = SystemId::load_or_create(&beside);
-    if let Some((path, error)) = loaded.not_saved {
-        tracing::warn!(path = %path.display(), %error, "Cannot save the system id; the next start may have another one");
-    }
     DaemonOptions {
-        system_id: loaded.id,
+        system_id: system_id(&beside),
         product: product::of_jobs(),
         log_directory: std::env::temp_dir(),
         max_builds,
