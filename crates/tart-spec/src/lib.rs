@@ -7,11 +7,11 @@ mod artifacts;
 mod failure_reason;
 mod image;
 mod info;
-pub mod limits;
 mod null;
 mod options;
 mod payload;
 mod secret;
+mod short_token;
 mod state;
 mod variable;
 
@@ -28,5 +28,6 @@ pub use secret::{
     AwsSecret, AwsServer, AzureSecret, AzureServer, GcpSecret, GcpServer, GitlabInlineAuth, GitlabSecret,
     GitlabServer, Secret, SecretEngine, VaultAuth, VaultSecret, VaultServer,
 };
+pub use short_token::short_token;
 pub use state::JobState;
 pub use variable::Variable;

@@ -123,7 +123,7 @@ wire! {
     /// How the runner is to treat a job.
     #[derive(Debug)]
     pub struct RunnerInfo {
-        /// The job's timeout in seconds; [`crate::limits::JOB_TIMEOUT`] if it is not positive.
+        /// The job's timeout in seconds; two hours if it is not positive.
         pub timeout: i64,
         /// The runner's id.
         pub uuid: String,
