@@ -1,0 +1,1 @@
+//! Client of OCI and Docker registries: references, credentials, manifests, layers with resume.

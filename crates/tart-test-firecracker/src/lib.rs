@@ -1,0 +1,1 @@
+//! A strict fake of Firecracker's API for tests.
