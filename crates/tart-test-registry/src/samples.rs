@@ -1,0 +1,55 @@
+//! Images that most tests want.
+
+use std::fs;
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use crate::{Compression, Files, ImageBuilder};
+
+/// Where Debian's package `busybox-static` has its program.
+const BUSYBOX: &str = "/bin/busybox";
+
+/// Programs that the busybox image has names for.
+const APPLETS: [&str; 32] = [
+    "sh", "cat", "chmod", "chown", "cp", "cut", "date", "df", "echo", "env", "false", "grep", "head", "id",
+    "ls", "mkdir", "mkfifo", "mv", "printf", "ps", "pwd", "rm", "rmdir", "sed", "sleep", "sort", "test",
+    "touch", "tr", "true", "wc", "uname",
+];
+
+/// An image like `busybox`: one static program, `sh` but no bash, and little else.
+///
+/// # Errors
+/// If `busybox-static` is not installed.
+pub fn busybox() -> anyhow::Result<ImageBuilder> {
+    let program = fs::read(BUSYBOX).context("cannot read /bin/busybox; install busybox-static")?;
+    let mut files = Files::new()
+        .directory("bin/", 0o755)
+        .directory("etc/", 0o755)
+        .directory("tmp/", 0o1777)
+        .directory("root/", 0o700)
+        .file(
+            "etc/passwd",
+            0o644,
+            "root:x:0:0:root:/root:/bin/sh\nbuilder:x:1000:1000::/home/builder:/bin/sh\n",
+        )
+        .file("etc/group", 0o644, "root:x:0:\nbuilder:x:1000:\nstaff:x:50:builder\n")
+        .file("bin/busybox", 0o755, program);
+    for applet in APPLETS {
+        files = files.hard_link(&format!("bin/{applet}"), "bin/busybox");
+    }
+    Ok(ImageBuilder::new()
+        .layer(files.tar(), Compression::Gzip)
+        .config("Cmd", json!(["sh"]))
+        .config("Env", json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"])))
+}
+
+/// An image without a shell: one program, `/app`.
+///
+/// # Errors
+/// If `busybox-static` is not installed.
+pub fn shellless() -> anyhow::Result<ImageBuilder> {
+    let program = fs::read(BUSYBOX).context("cannot read /bin/busybox; install busybox-static")?;
+    let files = Files::new().file("app", 0o755, program);
+    Ok(ImageBuilder::new().layer(files.tar(), Compression::Zstd).config("Entrypoint", json!(["/app"])))
+}
