@@ -84,7 +84,9 @@ impl Server {
             };
             let _gone = sender.send(Ok(child));
             let reader = thread::spawn(move || stdout.map(|stdout| out.follow(stdout)));
-            stderr.map(|stderr| err.follow(stderr));
+            if let Some(stderr) = stderr {
+                err.follow(stderr);
+            }
             let _panicked = reader.join();
         });
         let child = receiver.recv()?.with_context(|| format!("cannot start {program} by setpriv"))?;
