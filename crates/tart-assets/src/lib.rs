@@ -30,4 +30,4 @@ pub use model::{
 };
 pub use progress::{Progress, Silent};
 pub use scratch::Scratch;
-pub use store::{DEFAULT_IMAGE, Store, default_root};
+pub use store::{DEFAULT_IMAGE, Evicted, ImageName, Lease, NewImage, PulledImage, Store, default_root};

@@ -113,14 +113,21 @@ pub enum Kind {
     Initrd,
     /// A helper disk.
     Helper,
-    /// An image.
+    /// An image of the administrator: built, or imported under a name.
     #[default]
     Image,
+    /// An image that was fetched, by the digest of its manifest.
+    Pulled,
+    /// A compressed layer of images.
+    Layer,
+    /// A name that stands for a fetched image.
+    Reference,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Kernel, Self::Initrd, Self::Helper, Self::Image];
+    pub const ALL: [Self; 7] =
+        [Self::Kernel, Self::Initrd, Self::Helper, Self::Image, Self::Pulled, Self::Layer, Self::Reference];
 
     /// Its name, also of its directory in the store.
     #[must_use]
@@ -130,6 +137,9 @@ impl Kind {
             Self::Initrd => "initrd",
             Self::Helper => "helper",
             Self::Image => "image",
+            Self::Pulled => "pulled",
+            Self::Layer => "layer",
+            Self::Reference => "reference",
         }
     }
 }

@@ -25,32 +25,83 @@ const REPORT: u64 = 8 << 20;
 
 /// Makes a disk of a tar stream. The stream ends where its archive does; whatever follows is ignored.
 pub(crate) fn from_tar(store: &Store, role: &str, tar: impl Read, total: Option<u64>) -> Result<StoredFile> {
+    write(store, role, |out| {
+        let mut passing = Passing {
+            from: tar,
+            to: out,
+            done: 0,
+            reported: 0,
+            report: |done| store.progress().bytes(done, total),
+        };
+        let copied = check(&mut passing).and_then(|()| io::copy(&mut passing, &mut io::sink()).map(drop));
+        copied.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => {
+                AssetError::Io { action: "write to", path: "tar2sqfs".into(), source: error }
+            }
+            _ => AssetError::malformed("the root file system", error.to_string()),
+        })
+    })
+}
+
+/// Makes a disk of the tar stream that `fill` writes. If that fails, nothing is left.
+pub(crate) fn write<E: From<AssetError>>(
+    store: &Store,
+    role: &str,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<StoredFile, E> {
     let draft = store.draft()?;
     // Fast to write and to read: zstd takes 25 times as long to write.
     let mut command = TAR2SQFS.command(["--quiet", "--force", "--no-skip", "--compressor", "lz4"]);
     command.arg(draft.path()).stdin(Stdio::piped()).stdout(Stdio::null());
     let mut writer = TAR2SQFS.start(store, command)?;
     let Some(stdin) = writer.child.stdin.take() else {
-        return Err(AssetError::malformed("tar2sqfs", "it has no standard input"));
+        return Err(AssetError::malformed("tar2sqfs", "it has no standard input").into());
     };
-    let mut passing = Passing {
-        from: tar,
-        to: BufWriter::with_capacity(1 << 16, stdin),
-        done: 0,
-        reported: 0,
-        report: |done| store.progress().bytes(done, total),
-    };
-    let copied = check(&mut passing).and_then(|()| io::copy(&mut passing, &mut io::sink()).map(drop));
-    let copied = copied.and_then(|()| passing.to.flush());
-    drop(passing);
-    match copied {
+    let mut out = Pipe { to: BufWriter::with_capacity(1 << 16, stdin), broken: false };
+    let filled = fill(&mut out);
+    let flushed = out.flush();
+    let broken = out.broken;
+    drop(out);
+    match filled {
         // The program says better why it stopped reading.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => writer.finish()?,
-        Err(error) => return Err(AssetError::malformed("the root file system", error.to_string())),
+        Err(error) if broken => {
+            writer.finish()?;
+            return Err(error);
+        }
+        Err(error) => return Err(error),
         Ok(()) => writer.finish()?,
     }
+    flushed.at("write to", "tar2sqfs")?;
     let file = store.add(role, draft)?;
-    if file.size == 0 { Err(AssetError::malformed("the root file system", "it is empty")) } else { Ok(file) }
+    if file.size == 0 {
+        return Err(AssetError::malformed("the root file system", "it is empty").into());
+    }
+    Ok(file)
+}
+
+/// The way to the program, which knows whether it still reads.
+struct Pipe<W> {
+    to: W,
+    broken: bool,
+}
+
+impl<W> Pipe<W> {
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.broken |= result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        result
+    }
+}
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.to.write(bytes);
+        self.note(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.to.flush();
+        self.note(result)
+    }
 }
 
 /// Reads the archive's headers while it passes by.

@@ -5,10 +5,12 @@
 //! entries/<kind>/<key>    what they are: small JSON files; the time of change is that of the last use
 //! packages/<file>         downloaded packages
 //! tmp/                    unfinished files
+//! locks/                  held while an image is fetched
 //! lock                    held while anything is built or removed
 //! ```
 
 mod entries;
+mod images;
 mod objects;
 mod upkeep;
 
@@ -21,6 +23,7 @@ use std::{
 };
 
 pub(crate) use entries::{Manifest, StoredFile};
+pub use images::{Evicted, ImageName, Lease, NewImage, PulledImage};
 pub(crate) use objects::{digest, hash};
 pub(crate) use upkeep::key_of;
 
@@ -84,7 +87,7 @@ impl Store {
     /// # Errors
     /// If the directory cannot be made or written.
     pub fn open(root: &Path) -> Result<Self> {
-        for directory in ["", "objects", "entries", "packages", "tmp"] {
+        for directory in ["", "objects", "entries", "packages", "tmp", "locks"] {
             let path = root.join(directory);
             fs::create_dir_all(&path).at("make the directory", &path)?;
         }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Manifest, Store, entries, objects};
+use super::{Manifest, Store, StoredFile, entries, objects};
 use crate::{
     error::{AssetError, IoContext, Result},
     model::{Entry, Kind, Pruned, Verified},
@@ -15,6 +15,9 @@ use crate::{
 
 /// A file that no entry names may be a moment away from being named; after this time nobody will.
 const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+
+/// Path, description and age of an entry.
+pub(super) type Found = (PathBuf, Option<Manifest>, Duration);
 
 impl Store {
     /// All entries, by kind and name.
@@ -93,7 +96,7 @@ impl Store {
                 .file_name()
                 .is_some_and(|name| name.as_encoded_bytes().starts_with(entries::NAMED.as_bytes()));
             match manifest {
-                Some(manifest) if imported || age < unused_for => {
+                Some(manifest) if imported || age < unused_for || self.is_used(&manifest) => {
                     used.extend(manifest.files.into_iter().map(|file| file.digest));
                 }
                 manifest => {
@@ -103,7 +106,7 @@ impl Store {
             }
         }
         pruned.entries.sort();
-        for directory in ["objects", "tmp", "packages"] {
+        for directory in ["objects", "tmp", "packages", "locks"] {
             for (path, metadata) in files(&self.root.join(directory))? {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 let keep_for = if directory == "packages" { unused_for } else { ORPHAN_AGE.min(unused_for) };
@@ -118,6 +121,13 @@ impl Store {
             }
         }
         Ok(pruned)
+    }
+
+    /// Whether a job has the image.
+    fn is_used(&self, manifest: &Manifest) -> bool {
+        let disk = |file: &StoredFile| objects::path(&self.root, &file.digest);
+        manifest.kind == Kind::Pulled
+            && manifest.files.iter().any(|file| super::images::is_locked(&disk(file)))
     }
 
     /// Removes an image that was imported.
@@ -140,14 +150,17 @@ impl Store {
         std::iter::once(super::DEFAULT_IMAGE.to_owned()).chain(names).collect::<Vec<_>>().join(", ")
     }
 
-    /// Path, description and age of every entry.
-    fn all_entries(&self) -> Result<Vec<(PathBuf, Option<Manifest>, Duration)>> {
+    fn all_entries(&self) -> Result<Vec<Found>> {
+        let kinds = Kind::ALL.into_iter().map(|kind| self.entries_of(kind));
+        Ok(kinds.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// The entries of a kind.
+    pub(super) fn entries_of(&self, kind: Kind) -> Result<Vec<Found>> {
         let mut all = Vec::new();
-        for kind in Kind::ALL {
-            for (path, metadata) in files(&self.root.join("entries").join(kind.as_str()))? {
-                let key = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                all.push((path.clone(), self.read_entry(kind, key)?, age(&metadata)));
-            }
+        for (path, metadata) in files(&self.root.join("entries").join(kind.as_str()))? {
+            let key = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            all.push((path.clone(), self.read_entry(kind, key)?, age(&metadata)));
         }
         Ok(all)
     }

@@ -1,0 +1,482 @@
+//! Images from registries and archives: found by the digest of their manifest, kept as long as there is room.
+//!
+//! ```text
+//! entries/pulled/<manifest>     an image: its disk is an object
+//! entries/layer/<digest>        a compressed layer, an object named by its own digest, kept for other images
+//! entries/reference/<key>       a name and a platform, and the manifest they stood for when last looked up
+//! locks/<digest>                held by the process that fetches a manifest or a layer
+//! tmp/layer-<digest>            the beginning of a layer
+//! ```
+//!
+//! Whoever uses an image has a shared lock on its disk ([`Lease`]). Eviction removes a disk only with an exclusive
+//! lock, which it does not wait for, so an image in use stays whatever process uses it and however that process ends.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use rustix::fs::FlockOperation;
+
+use super::{Manifest, Store, StoredFile, key_of, objects};
+use crate::{
+    error::{AssetError, IoContext, Result},
+    model::{ImageConfig, ImageDisk, Kind},
+    squashfs,
+};
+
+/// Role of an image's file.
+const DISK: &str = "disk";
+
+/// Role of a layer's file.
+const LAYER: &str = "layer";
+
+/// A disk in use: it is not evicted as long as this lives.
+#[derive(Debug)]
+pub struct Lease {
+    _file: File,
+}
+
+/// An image that was fetched or imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PulledImage {
+    /// Digest of its manifest, `sha256:...`.
+    pub manifest: String,
+    /// Digest of its configuration, `sha256:...`: what Docker calls its ID.
+    pub id: String,
+    /// Its disk.
+    pub disk: ImageDisk,
+    /// Bytes of its disk.
+    pub size: u64,
+    /// How long it was not used.
+    pub unused_for: Duration,
+    /// More about it, such as its platform.
+    pub details: Vec<(String, String)>,
+}
+
+/// An image that is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewImage {
+    /// Digest of its manifest, `sha256:...`.
+    pub manifest: String,
+    /// Digest of its configuration, `sha256:...`.
+    pub id: String,
+    /// What it says about running commands in it.
+    pub config: ImageConfig,
+    /// More about it, for people.
+    pub details: Vec<(String, String)>,
+}
+
+/// A name that stood for an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageName {
+    /// The full name with its tag or digest.
+    pub name: String,
+    /// The platform it was asked for, such as `linux/amd64`.
+    pub platform: String,
+    /// Digest of the manifest, `sha256:...`.
+    pub manifest: String,
+}
+
+/// What an eviction removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// Manifests of images.
+    pub images: Vec<String>,
+    /// How many layers.
+    pub layers: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Bytes of images and layers that are left.
+    pub left: u64,
+}
+
+/// The hexadecimal digits of a digest.
+fn digits(digest: &str) -> Result<&str> {
+    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+    if hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(hex);
+    }
+    Err(AssetError::malformed(format!("the digest `{}`", digest.escape_debug()), "only SHA-256 is supported"))
+}
+
+impl Store {
+    /// The image with that manifest, if it is here and whole. It counts as used now.
+    ///
+    /// # Errors
+    /// If the digest is none, or the store cannot be read.
+    pub fn pulled(&self, manifest: &str) -> Result<Option<PulledImage>> {
+        let hex = digits(manifest)?;
+        match self.find(Kind::Pulled, hex)? {
+            Some(found) => {
+                let size = found.manifest.files.iter().map(|file| file.size).sum();
+                let (id, details) = (found.manifest.name.clone(), found.manifest.details.clone());
+                let manifest = format!("sha256:{hex}");
+                Ok(Some(PulledImage {
+                    manifest,
+                    id,
+                    disk: found.image()?,
+                    size,
+                    unused_for: Duration::ZERO,
+                    details,
+                }))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// All images that were fetched or imported, the one that was used last first.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn all_pulled(&self) -> Result<Vec<PulledImage>> {
+        let mut images = Vec::new();
+        for (path, manifest, unused_for) in self.entries_of(Kind::Pulled)? {
+            let Some(manifest) = manifest else { continue };
+            let Some(file) = manifest.files.first() else { continue };
+            images.push(PulledImage {
+                manifest: format!("sha256:{}", key(&path)),
+                id: manifest.name.clone(),
+                size: file.size,
+                disk: ImageDisk {
+                    path: objects::path(self.root(), &file.digest),
+                    fstype: squashfs::FSTYPE,
+                    digest: file.digest.clone(),
+                    config: manifest.image.clone(),
+                },
+                unused_for,
+                details: manifest.details,
+            });
+        }
+        images.sort_by_key(|image| image.unused_for);
+        Ok(images)
+    }
+
+    /// Makes the disk of an image from the tar stream that `write` writes, and stores it. If it fails, nothing is left.
+    ///
+    /// # Errors
+    /// What `write` says, or why there is no disk.
+    pub fn add_pulled<E: From<AssetError>>(
+        &self,
+        image: NewImage,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    ) -> Result<PulledImage, E> {
+        let hex = digits(&image.manifest)?.to_owned();
+        let disk = squashfs::write(self, DISK, write)?;
+        let manifest = Manifest {
+            kind: Kind::Pulled,
+            name: image.id.clone(),
+            files: vec![disk],
+            details: image.details,
+            image: image.config,
+        };
+        self.save(&hex, &manifest)?;
+        let stored = self.pulled(&hex)?;
+        Ok(stored.ok_or_else(|| AssetError::malformed("the stored image", "it is gone at once"))?)
+    }
+
+    /// What a name stood for when it was last looked up.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn reference(&self, name: &str, platform: &str) -> Result<Option<String>> {
+        let key = key_of(&[name, platform]);
+        for root in self.stores() {
+            if let Some(manifest) = root.read_entry(Kind::Reference, &key)? {
+                root.touch(Kind::Reference, &key);
+                return Ok(manifest.detail("manifest").map(str::to_owned));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes what a name stands for.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn set_reference(&self, name: &ImageName) -> Result<()> {
+        digits(&name.manifest)?;
+        let entry = Manifest {
+            kind: Kind::Reference,
+            name: name.name.clone(),
+            details: vec![
+                ("platform".to_owned(), name.platform.clone()),
+                ("manifest".to_owned(), name.manifest.clone()),
+            ],
+            ..Manifest::default()
+        };
+        self.save(&key_of(&[&name.name, &name.platform]), &entry)
+    }
+
+    /// All names.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn references(&self) -> Result<Vec<ImageName>> {
+        let mut names = Vec::new();
+        for (_, manifest, _) in self.entries_of(Kind::Reference)? {
+            let Some(entry) = manifest else { continue };
+            let detail = |name: &str| entry.detail(name).unwrap_or_default().to_owned();
+            names.push(ImageName {
+                platform: detail("platform"),
+                manifest: detail("manifest"),
+                name: entry.name.clone(),
+            });
+        }
+        names.sort_by(|a, b| (&a.name, &a.platform).cmp(&(&b.name, &b.platform)));
+        Ok(names)
+    }
+
+    /// Keeps a disk from being evicted. Nothing if it has just been.
+    ///
+    /// # Errors
+    /// If the disk cannot be opened.
+    pub fn lease(&self, disk: &ImageDisk) -> Result<Option<Lease>> {
+        let path = &disk.path;
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).at("open", path),
+        };
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+            // Somebody has it exclusively, which is to remove it.
+            return Ok(None);
+        }
+        let inode = file.metadata().at("look at", path)?.ino();
+        let same = fs::metadata(path).is_ok_and(|now| now.ino() == inode);
+        Ok(same.then_some(Lease { _file: file }))
+    }
+
+    /// A layer that is here, by the digest of its compressed bytes. It counts as used now.
+    ///
+    /// # Errors
+    /// If the digest is none, or the store cannot be read.
+    pub fn layer(&self, digest: &str) -> Result<Option<PathBuf>> {
+        let hex = digits(digest)?;
+        for store in self.stores() {
+            if store.read_entry(Kind::Layer, hex)?.is_some() {
+                let path = objects::path(store.root(), hex);
+                if path.exists() {
+                    store.touch(Kind::Layer, hex);
+                    return Ok(Some(path));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the beginning of a layer is kept until it is whole.
+    ///
+    /// # Errors
+    /// If the digest is none.
+    pub fn partial_layer(&self, digest: &str) -> Result<PathBuf> {
+        Ok(self.temporary().join(format!("layer-{}", digits(digest)?)))
+    }
+
+    /// Stores a layer that is whole, from [`Self::partial_layer`]. The caller has checked its digest.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn add_layer(&self, digest: &str) -> Result<PathBuf> {
+        let (hex, partial) = (digits(digest)?, self.partial_layer(digest)?);
+        let file = File::open(&partial).at("open", &partial)?;
+        let size = file.metadata().at("look at", &partial)?.len();
+        file.sync_all().at("write", &partial)?;
+        let path = objects::path(self.root(), hex);
+        fs::rename(&partial, &path).at("store", &path)?;
+        let file = StoredFile { role: LAYER.to_owned(), digest: hex.to_owned(), size };
+        let entry = Manifest {
+            kind: Kind::Layer,
+            name: format!("sha256:{hex}"),
+            files: vec![file],
+            ..Manifest::default()
+        };
+        self.save(hex, &entry)?;
+        Ok(path)
+    }
+
+    /// Forgets a layer that turned out to be unusable.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove_layer(&self, digest: &str) -> Result<()> {
+        let hex = digits(digest)?;
+        self.remove_entry(Kind::Layer, hex)?;
+        for path in [objects::path(self.root(), hex), self.partial_layer(digest)?] {
+            remove(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no other process fetches what has this digest. `waiting` is called if one does. Blocks; the lock
+    /// ends with the returned file.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn lock_digest(&self, digest: &str, waiting: impl FnOnce()) -> Result<File> {
+        let path = self.root().join("locks").join(digits(digest)?);
+        let mut waiting = Some(waiting);
+        loop {
+            let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
+            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+                if let Some(waiting) = waiting.take() {
+                    waiting();
+                }
+                rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
+            }
+            // Upkeep removes old lock files.
+            file.set_modified(SystemTime::now()).at("touch", &path)?;
+            let inode = file.metadata().at("look at", &path)?.ino();
+            if fs::metadata(&path).is_ok_and(|now| now.ino() == inode) {
+                return Ok(file);
+            }
+        }
+    }
+
+    /// Removes layers, then images, those first that were not used for longest, until all of them take no more than
+    /// `quota` bytes together. Images in use and those of `keep` (manifest digests) stay.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub fn evict(&self, quota: u64, keep: &[String]) -> Result<Evicted> {
+        let _lock = self.images_lock()?;
+        let mut evicted = Evicted { left: self.pulled_bytes()?, ..Evicted::default() };
+        let mut layers = self.entries_of(Kind::Layer)?;
+        layers.sort_by_key(|(_, _, age)| std::cmp::Reverse(*age));
+        for (path, manifest, _) in layers {
+            if evicted.left <= quota {
+                return Ok(evicted);
+            }
+            let hex = key(&path);
+            self.remove_layer(&hex)?;
+            let bytes = manifest.map_or(0, |manifest| manifest.files.iter().map(|file| file.size).sum());
+            evicted.layers += 1;
+            evicted.bytes += bytes;
+            evicted.left = evicted.left.saturating_sub(bytes);
+        }
+        for image in self.all_pulled()?.into_iter().rev() {
+            if evicted.left <= quota {
+                break;
+            }
+            if keep.contains(&image.manifest) || !self.remove_unless_used(&image)? {
+                continue;
+            }
+            evicted.bytes += image.size;
+            evicted.left = evicted.left.saturating_sub(image.size);
+            evicted.images.push(image.manifest);
+        }
+        Ok(evicted)
+    }
+
+    /// Removes an image with its names. False if it is in use.
+    ///
+    /// # Errors
+    /// If it is not here or cannot be removed.
+    pub fn remove_pulled(&self, manifest: &str) -> Result<bool> {
+        let _lock = self.images_lock()?;
+        let wanted = format!("sha256:{}", digits(manifest)?);
+        match self.all_pulled()?.into_iter().find(|image| image.manifest == wanted) {
+            Some(image) => self.remove_unless_used(&image),
+            None => Err(AssetError::NoImage { name: wanted, known: self.image_names() }),
+        }
+    }
+
+    /// Forgets a name; its image stays. False if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove_reference(&self, name: &str, platform: &str) -> Result<bool> {
+        let key = key_of(&[name, platform]);
+        let there = self.read_entry(Kind::Reference, &key)?.is_some();
+        self.remove_entry(Kind::Reference, &key)?;
+        Ok(there)
+    }
+
+    /// Whether a disk is in use, by any process.
+    #[must_use]
+    pub fn is_leased(&self, disk: &ImageDisk) -> bool {
+        is_locked(&disk.path)
+    }
+
+    fn remove_unless_used(&self, image: &PulledImage) -> Result<bool> {
+        let file = match File::open(&image.disk.path) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).at("open", &image.disk.path),
+        };
+        if let Some(file) = &file
+            && rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_err()
+        {
+            return Ok(false);
+        }
+        for name in self.references()?.into_iter().filter(|name| name.manifest == image.manifest) {
+            self.remove_reference(&name.name, &name.platform)?;
+        }
+        self.remove_entry(Kind::Pulled, digits(&image.manifest)?)?;
+        // Two images may have the same files.
+        let mut others = self.entries_of(Kind::Pulled)?;
+        others.extend(self.entries_of(Kind::Image)?);
+        let files =
+            others.into_iter().filter_map(|(_, manifest, _)| manifest).flat_map(|manifest| manifest.files);
+        let shared = files.into_iter().any(|file| file.digest == image.disk.digest);
+        if !shared {
+            remove(&image.disk.path)?;
+        }
+        drop(file);
+        Ok(true)
+    }
+
+    /// Bytes of all images and layers; what they share counts once.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn pulled_bytes(&self) -> Result<u64> {
+        let mut sizes = HashMap::new();
+        for kind in [Kind::Pulled, Kind::Layer] {
+            for (_, manifest, _) in self.entries_of(kind)? {
+                for file in manifest.map(|manifest| manifest.files).unwrap_or_default() {
+                    sizes.insert(file.digest, file.size);
+                }
+            }
+        }
+        Ok(sizes.values().sum())
+    }
+
+    /// Nobody else evicts meanwhile. Not the store's own lock: builds hold that for minutes.
+    fn images_lock(&self) -> Result<File> {
+        let path = self.root().join("images.lock");
+        let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
+        Ok(file)
+    }
+
+    /// This store, then the machine's.
+    fn stores(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.shared.as_deref())
+    }
+}
+
+/// Whether anybody has a lease on a file.
+pub(super) fn is_locked(path: &Path) -> bool {
+    File::open(path)
+        .is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
+}
+
+/// The key of an entry: its file's name.
+fn key(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", path),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
