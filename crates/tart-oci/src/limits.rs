@@ -1,0 +1,38 @@
+//! What an image may be.
+
+/// What an image may be. An index entry takes about 150 bytes and its path, so the defaults bound the memory of a
+/// merge to some hundred megabytes, and an ordinary image of 20,000 files takes about 5.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all layers together, decompressed.
+    pub total_bytes: u64,
+    /// Entries of all layers together.
+    pub entries: u64,
+    /// Bytes of all paths, link targets and extended attributes of all layers together.
+    pub text_bytes: u64,
+    /// Bytes of one path or link target.
+    pub path_bytes: usize,
+    /// Components of one path.
+    pub depth: usize,
+    /// Bytes of the extended attributes of one file.
+    pub xattr_bytes: usize,
+    /// How many times larger than its compressed form a layer may be, beyond [`Self::free_bytes`].
+    pub ratio: u64,
+    /// Bytes that any layer may have, however well it is compressed.
+    pub free_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            total_bytes: 64 << 30,
+            entries: 1_000_000,
+            text_bytes: 256 << 20,
+            path_bytes: 4096,
+            depth: 256,
+            xattr_bytes: 64 << 10,
+            ratio: 200,
+            free_bytes: 1 << 30,
+        }
+    }
+}
