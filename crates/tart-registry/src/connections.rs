@@ -1,0 +1,192 @@
+//! HTTP clients: one for each registry, since certificates and plain HTTP are a matter of the registry.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use reqwest::{Certificate, Client, Identity, redirect};
+use url::Url;
+
+use crate::{error::RegistryError, settings::RegistrySettings};
+
+/// Most redirects of one call.
+const REDIRECTS: usize = 5;
+
+/// How long it may take to find out whether a registry speaks TLS.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// A registry and how to reach it.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    /// `host[:port]`, for messages and keys.
+    pub(crate) host: String,
+    /// `https://host:port/`.
+    pub(crate) base: Url,
+    pub(crate) client: Client,
+}
+
+/// Clients by registry.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    known: Mutex<HashMap<String, Endpoint>>,
+}
+
+impl Connections {
+    /// The way to a registry. Whether one that may speak plain HTTP does so is found out once.
+    pub(crate) async fn endpoint(
+        &self,
+        host: &str,
+        settings: &RegistrySettings,
+    ) -> Result<Endpoint, RegistryError> {
+        if let Some(known) = self.lock().get(host) {
+            return Ok(known.clone());
+        }
+        let insecure = settings.insecure.iter().any(|name| name == host) || is_loopback(host);
+        let client = client(host, insecure, settings)?;
+        let secure = address("https", host)?;
+        let base = if insecure { scheme(&client, host, secure).await? } else { secure };
+        let endpoint = Endpoint { host: host.to_owned(), base, client };
+        self.lock().insert(host.to_owned(), endpoint.clone());
+        Ok(endpoint)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Endpoint>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a registry that may do either speaks HTTPS.
+async fn scheme(client: &Client, host: &str, secure: Url) -> Result<Url, RegistryError> {
+    match client.get(join(&secure, "v2/")).timeout(PROBE).send().await {
+        Ok(_) => return Ok(secure),
+        Err(error) => tracing::debug!(host, %error, "no HTTPS"),
+    }
+    let plain = address("http", host)?;
+    match client.get(join(&plain, "v2/")).timeout(PROBE).send().await {
+        Ok(_) => Ok(plain),
+        Err(error) => Err(unreachable(host, &error)),
+    }
+}
+
+pub(crate) fn address(scheme: &str, host: &str) -> Result<Url, RegistryError> {
+    let text = format!("{scheme}://{host}/");
+    Url::parse(&text)
+        .map_err(|error| RegistryError::Name { name: host.to_owned(), problem: error.to_string() })
+}
+
+/// A path below a registry. It consists of checked names only.
+pub(crate) fn join(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(path);
+    url
+}
+
+/// Docker takes all of loopback for insecure.
+fn is_loopback(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn client(host: &str, insecure: bool, settings: &RegistrySettings) -> Result<Client, RegistryError> {
+    let mut roots = Vec::new();
+    for path in &settings.ca_files {
+        roots.extend(certificates(path)?);
+    }
+    let mut identity = None;
+    if let Some(directory) = settings.certs_dir.as_ref().map(|directory| directory.join(host)) {
+        let existing = |name: &str| Some(directory.join(name)).filter(|path| path.is_file());
+        if let Some(path) = existing("ca.crt") {
+            roots.extend(certificates(&path)?);
+        }
+        if let Some((cert, key)) = existing("client.cert").zip(existing("client.key")) {
+            let pem = [read(&key)?, read(&cert)?].concat();
+            identity = Some(Identity::from_pem(&pem).map_err(|error| unusable(&cert, &error))?);
+        }
+    }
+    let builder = || {
+        let mut builder = Client::builder()
+            .user_agent(concat!("tart/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(settings.connect_timeout)
+            .read_timeout(settings.idle_timeout)
+            .redirect(redirects())
+            .referer(false);
+        if insecure {
+            builder = builder.tls_danger_accept_invalid_certs(true);
+        }
+        match &identity {
+            Some(identity) => builder.identity(identity.clone()),
+            None => builder,
+        }
+    };
+    // A machine without certificates of its own still has those of the settings, or speaks plain HTTP.
+    let client = builder().tls_certs_merge(roots.clone()).build();
+    let client = client.or_else(|_| builder().tls_certs_only(roots).build());
+    client.map_err(|error| RegistryError::Settings(format!("no HTTP client: {error}")))
+}
+
+/// Layers are often elsewhere. The library takes the credentials off when the host changes; an encrypted call stays
+/// one.
+fn redirects() -> redirect::Policy {
+    redirect::Policy::custom(|attempt| {
+        let downgrade = attempt.url().scheme() == "http"
+            && attempt.previous().last().is_some_and(|previous| previous.scheme() == "https");
+        if downgrade {
+            attempt.error("it redirects from HTTPS to plain HTTP")
+        } else if attempt.previous().len() > REDIRECTS {
+            attempt.error("it redirects too often")
+        } else {
+            attempt.follow()
+        }
+    })
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>, RegistryError> {
+    Certificate::from_pem_bundle(&read(&path.to_owned())?).map_err(|error| unusable(path, &error))
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, RegistryError> {
+    std::fs::read(path).map_err(|source| RegistryError::File { action: "read", path: path.clone(), source })
+}
+
+fn unusable(path: &Path, error: &reqwest::Error) -> RegistryError {
+    RegistryError::Settings(format!("{} is not usable PEM: {}", path.display(), causes(error)))
+}
+
+pub(crate) fn unreachable(host: &str, error: &reqwest::Error) -> RegistryError {
+    RegistryError::Unreachable { host: host.to_owned(), problem: causes(error) }
+}
+
+/// The innermost causes, without the address, which may hold a signature.
+fn causes(error: &reqwest::Error) -> String {
+    let mut texts = Vec::new();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        texts.push(cause.to_string());
+        next = cause.source();
+    }
+    if texts.is_empty() {
+        texts.push(if error.is_timeout() { "no answer in time".to_owned() } else { "no answer".to_owned() });
+    }
+    texts.dedup();
+    texts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_insecure_as_for_docker() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1:80", "127.9.9.9", "[::1]:5000"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["example.com", "10.0.0.1:5000", "localhost.example.com"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}
