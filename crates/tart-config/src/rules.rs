@@ -3,7 +3,10 @@
 mod docker;
 mod runner;
 
-use std::{net::IpAddr, ops::Range};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    ops::Range,
+};
 
 use toml::{
     Spanned,
@@ -59,6 +62,14 @@ pub(crate) fn check_value(checker: &mut Checker<'_>, path: &str, spanned: &Spann
                 if !is_host_entry(entry) {
                     let text = format!("`{path}` must hold `name:address` entries, found {entry:?}");
                     checker.error(span.clone(), text);
+                }
+            }
+        }
+        "runners.microvm.network.allow" | "runners.microvm.network.deny" => {
+            for entry in value::strings(value).unwrap_or_default() {
+                if !is_destination(entry) {
+                    let form = "IPv4 addresses, networks or names, perhaps with `:port`";
+                    checker.error(span.clone(), format!("`{path}` must hold {form}, found {entry:?}"));
                 }
             }
         }
@@ -133,6 +144,28 @@ fn is_host_entry(entry: &str) -> bool {
             && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
             && address.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
     })
+}
+
+/// An entry of a list of destinations: `10.0.0.0/8`, `192.0.2.1:443`, `*.example.com:80-90`.
+fn is_destination(entry: &str) -> bool {
+    let (host, ports) = entry.split_once(':').unwrap_or((entry, "1"));
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let is_port = port(first).is_some_and(|first| port(last).is_some_and(|last| first <= last));
+    let is_host = match host.split_once('/') {
+        Some((address, prefix)) => {
+            address.parse::<Ipv4Addr>().is_ok() && prefix.parse::<u8>().is_ok_and(|prefix| prefix <= 32)
+        }
+        None => host.parse::<Ipv4Addr>().is_ok() || is_name(host.strip_prefix("*.").unwrap_or(host)),
+    };
+    is_port && is_host
+}
+
+fn is_name(text: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let numeric = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    !numeric && text.split('.').all(|label| !label.is_empty() && label.chars().all(legal))
 }
 
 /// GitLab's limits on worker labels.

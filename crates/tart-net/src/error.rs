@@ -32,6 +32,22 @@ pub enum NetError {
         /// The limit.
         limit: usize,
     },
+    /// An entry of a list of what may be reached is none.
+    #[error("`{text}` is no entry of a network policy: {reason}")]
+    Rule {
+        /// The entry as given.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A network was asked for what it cannot do.
+    #[error("the network `{network}` cannot {what}")]
+    Unable {
+        /// Name of the network.
+        network: &'static str,
+        /// What it cannot do, and what to do instead.
+        what: String,
+    },
     /// A program that the network needs is missing or unusable.
     #[error("the network `{network}` needs the program `{program}`: {reason}")]
     Program {

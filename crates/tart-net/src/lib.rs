@@ -7,6 +7,8 @@
 //!   whose connections are relayed over the agent's stream to exactly that endpoint. Needs no privileges.
 //! * [`PasstNetwork`]: a network device whose packets the `passt` program turns into ordinary sockets of the host.
 //!   What only the host can reach (its loopback, services of Tart itself) is still relayed.
+//! * [`NetnsNetwork`]: a network device in a network namespace of the guest's own, whose rules are the kernel's. Needs
+//!   the rights to make namespaces and rules.
 //! * [`NoNetwork`]: nothing but services of Tart itself.
 
 mod copy;
@@ -14,16 +16,22 @@ mod dial;
 mod endpoint;
 mod error;
 mod guest;
+mod netns;
 mod network;
 mod none;
 mod passt;
 mod plan;
+mod policy;
 mod relay;
 
 pub use endpoint::Endpoint;
 pub use error::NetError;
 pub use guest::{GuestNetwork, Nic, NicLink};
-pub use network::{Allowed, AttachRequest, Attachment, Network, RelayTargets, StreamService, Target};
+pub use netns::{NetnsNetwork, NetnsOptions};
+pub use network::{
+    Allowed, AttachRequest, Attachment, Denied, Network, RelayTargets, StreamService, Target, Usage,
+};
 pub use none::NoNetwork;
 pub use passt::PasstNetwork;
+pub use policy::{Egress, Rule, parse_job_rules, parse_rules};
 pub use relay::{Counters, RelayNetwork, RelayOptions};

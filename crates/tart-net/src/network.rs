@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc};
 use async_trait::async_trait;
 use tokio::io::DuplexStream;
 
-use crate::{Counters, Endpoint, GuestNetwork, NetError};
+use crate::{Counters, Egress, Endpoint, GuestNetwork, NetError};
 
 /// How a job's VM reaches the network.
 #[async_trait]
@@ -38,6 +38,34 @@ pub struct AttachRequest {
     pub nameservers: Vec<IpAddr>,
     /// Search domains.
     pub search_domains: Vec<String>,
+    /// What it may reach. A network that cannot enforce it refuses to attach.
+    pub egress: Egress,
+}
+
+/// What one machine did with its network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Connections and bytes.
+    pub counters: Counters,
+    /// Where the policy let it not go, the most frequent first. Not all: only so many are remembered.
+    pub denied: Vec<Denied>,
+    /// Frames whose addresses were not the guest's own.
+    pub forged: u64,
+}
+
+/// A destination that the policy does not allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    /// `address:port/protocol`.
+    pub destination: String,
+    /// Packets that were not let through; about one for each try to connect.
+    pub packets: u64,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.destination)
+    }
 }
 
 /// Something the guest may connect to.
@@ -97,8 +125,8 @@ pub trait Attachment: fmt::Debug + Send + Sync {
     /// What serves the connections that the guest's agent forwards.
     fn relay(&self) -> Arc<dyn RelayTargets>;
 
-    /// What was relayed so far.
-    fn counters(&self) -> Counters;
+    /// What passed so far, and what did not.
+    async fn usage(&self) -> Usage;
 
     /// Ends all connections and removes what was made for the machine.
     async fn detach(self: Box<Self>);

@@ -25,8 +25,8 @@ use tokio::{
 };
 
 use crate::{
-    Allowed, AttachRequest, Attachment, Counters, GuestNetwork, NetError, Network, Nic, NicLink,
-    RelayOptions, RelayTargets, Target, plan, relay::RelayAttachment,
+    Allowed, AttachRequest, Attachment, GuestNetwork, NetError, Network, Nic, NicLink, RelayOptions,
+    RelayTargets, Target, Usage, plan, relay::RelayAttachment,
 };
 use frame::{GATEWAY, GUEST, MAC, PREFIX, Policy};
 
@@ -86,6 +86,10 @@ impl Network for PasstNetwork {
     }
 
     async fn attach(&self, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
+        if !request.egress.is_default() {
+            let what = "limit what a job reaches: use `mode = \"netns\"`, which needs root, or `relay`";
+            return Err(NetError::Unable { network: NAME, what: what.to_owned() });
+        }
         let host = frame::host_addresses(&fs::read_to_string("/proc/net/fib_trie").unwrap_or_default());
         let policy = Policy { host };
         let mut relayed = Vec::new();
@@ -224,8 +228,8 @@ impl Attachment for PasstAttachment {
         self.relay.relay()
     }
 
-    fn counters(&self) -> Counters {
-        self.relay.counters()
+    async fn usage(&self) -> Usage {
+        self.relay.usage().await
     }
 
     async fn detach(self: Box<Self>) {

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    AttachRequest, Attachment, GuestNetwork, NetError, Network, RelayTargets, Target,
+    AttachRequest, Attachment, GuestNetwork, NetError, Network, RelayTargets, Target, Usage,
     copy::{self, Traffic},
     dial,
     plan::{self, Plan},
@@ -37,12 +37,12 @@ impl Default for RelayOptions {
     }
 }
 
-/// What was relayed for one machine.
+/// Connections and bytes of one machine: what was relayed, and what its network device carried where that is counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Connections that were served.
     pub connections: u64,
-    /// Connections that were reset at once: to nowhere, or over the limit.
+    /// Connections that were refused: to nowhere, over a limit, or against the policy.
     pub refused: u64,
     /// Bytes from the guest.
     pub bytes_up: u64,
@@ -121,13 +121,14 @@ impl Attachment for RelayAttachment {
         self.relay.clone()
     }
 
-    fn counters(&self) -> Counters {
-        Counters {
+    async fn usage(&self) -> Usage {
+        let counters = Counters {
             connections: self.relay.connections.load(Ordering::Relaxed),
             refused: self.relay.refused.load(Ordering::Relaxed),
             bytes_up: self.relay.traffic.up.load(Ordering::Relaxed),
             bytes_down: self.relay.traffic.down.load(Ordering::Relaxed),
-        }
+        };
+        Usage { counters, ..Usage::default() }
     }
 
     async fn detach(self: Box<Self>) {

@@ -10,10 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tart_assets::{AssetError, ImageDisk, Scratch};
-use tart_config::MicroVm;
 use tart_guest::{Guest, GuestError, Listener, Relay};
 use tart_job::dirs::JobDirs;
-use tart_net::{Allowed, AttachRequest, Attachment, Counters, NetError, RelayTargets};
+use tart_net::{Allowed, AttachRequest, Attachment, Egress, NetError, RelayTargets, Rule, Usage};
 use tart_proto::message::{Configure, Hello};
 use tart_vmm::{DiskSpec, Machine, MachineDir, MachineSpec, VmmError, await_boot};
 use tokio::time::Instant;
@@ -65,6 +64,8 @@ pub(crate) struct GuestRequest {
     pub(crate) cache_root: String,
     /// What it may reach where it has no network of its own.
     pub(crate) allowed: Vec<Allowed>,
+    /// To what the job narrows its network.
+    pub(crate) egress: Option<Vec<Rule>>,
 }
 
 /// A running guest. Fields are dropped in their order: the machine ends before what it uses.
@@ -91,7 +92,7 @@ impl JobGuest {
         let scratch_path = dir.path().join("scratch.ext4");
         let bytes = config.disk.bytes();
         let scratch = tokio::task::spawn_blocking(move || Scratch::create(&scratch_path, bytes));
-        let attach = attach_request(config, request, dir.path().to_owned());
+        let attach = attach_request(setup, request, dir.path().to_owned());
         let (scratch, attachment) = tokio::join!(scratch, setup.network.attach(&attach));
         let (scratch, attachment) = (scratch.map_err(|_| GuestFailure::Interrupted)??, attachment?);
 
@@ -164,17 +165,17 @@ impl JobGuest {
     }
 
     /// Ends the machine at once and removes everything of it. Says what it used: bytes of disk, and the network.
-    pub(crate) async fn end(self) -> (u64, Counters) {
+    pub(crate) async fn end(self) -> (u64, Usage) {
         let Self { guest, _listeners, machine, attachment, scratch, dir, .. } = self;
         drop((guest, _listeners));
         machine.kill().await;
         drop(machine);
-        let counters = attachment.counters();
+        let usage = attachment.usage().await;
         attachment.detach().await;
         let used = scratch.used().unwrap_or(0);
         // Giving back the blocks of a full disk takes a moment.
         let _gone = tokio::task::spawn_blocking(move || drop((scratch, dir))).await;
-        (used, counters)
+        (used, usage)
     }
 }
 
@@ -214,8 +215,8 @@ fn configuration(hostname: &str) -> Result<Configure, GuestFailure> {
     })
 }
 
-fn attach_request(config: &MicroVm, request: &GuestRequest, run_dir: PathBuf) -> AttachRequest {
-    let network = &config.network;
+fn attach_request(setup: &HostSetup, request: &GuestRequest, run_dir: PathBuf) -> AttachRequest {
+    let network = &setup.config.network;
     AttachRequest {
         id: request.id.clone(),
         run_dir,
@@ -223,6 +224,7 @@ fn attach_request(config: &MicroVm, request: &GuestRequest, run_dir: PathBuf) ->
         extra_hosts: network.extra_hosts.iter().filter_map(|entry| extra_host(entry)).collect(),
         nameservers: network.dns.clone(),
         search_domains: network.dns_search.clone(),
+        egress: Egress { job: request.egress.clone(), ..setup.egress.clone() },
     }
 }
 

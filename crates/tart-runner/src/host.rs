@@ -12,7 +12,7 @@ use tart_assets::{
 };
 use tart_config::MicroVm;
 use tart_guest::{Guest, NoRelay};
-use tart_net::{NetError, Network};
+use tart_net::{Egress, NetError, Network};
 use tart_vmm::{
     Accel, AgentStream, Choice, Driver, PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir, VmmError, choose,
 };
@@ -64,6 +64,8 @@ impl fmt::Debug for PrepareOptions {
 pub struct HostSetup {
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) network: Arc<dyn Network>,
+    /// What it lets every job reach.
+    pub(crate) egress: Egress,
     pub(crate) store: Store,
     pub(crate) boot: BootAssets,
     pub(crate) run_dir: RunDir,
@@ -102,10 +104,12 @@ impl HostSetup {
         let (store, boot) = assets.await.map_err(|_| HostError::Interrupted)??;
         let choice = acceleration(config, &boot, &run_dir).await?;
         let driver = QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration }).await?;
-        let (network, notes) = network::choose(config.network.mode).await?;
+        let egress = network::egress(&config.network)?;
+        let (network, notes) = network::choose(config.network.mode, &egress).await?;
         Ok(Self {
             driver: Arc::new(driver),
             network,
+            egress,
             store,
             boot,
             run_dir,

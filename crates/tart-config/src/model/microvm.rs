@@ -125,6 +125,23 @@ pub struct Network {
     pub dns_search: Vec<String>,
     /// `name:address` entries of `/etc/hosts`.
     pub extra_hosts: Vec<String>,
+    /// What the VM reaches without being listed.
+    pub egress: EgressMode,
+    /// What the VM may reach, also in private networks.
+    pub allow: Vec<String>,
+    /// What the VM may not reach.
+    pub deny: Vec<String>,
+}
+
+/// What the VM reaches without being listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EgressMode {
+    /// All public addresses.
+    #[default]
+    Public,
+    /// Nothing.
+    Listed,
 }
 
 /// How the VM reaches the network.
@@ -136,6 +153,8 @@ pub enum NetworkMode {
     Auto,
     /// Tart's own relay.
     Relay,
+    /// A network namespace for each VM.
+    Netns,
     /// The passt program.
     Passt,
     /// No network.

@@ -86,13 +86,26 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             with(
                 "mode",
-                Kind::Choice(&["auto", "relay", "passt", "none"]),
+                Kind::Choice(&["auto", "netns", "relay", "passt", "none"]),
                 "\"auto\"",
-                "How the VM reaches the network; `none` leaves it without one",
+                "How the VM reaches the network: `netns` needs root, `passt` does not, `relay` reaches only GitLab, `none` \
+                 nothing; `auto` takes the first of these that works",
             ),
             unset("dns", Kind::List, "Addresses of the name servers, instead of the host's"),
             unset("dns_search", Kind::List, "Domains that short names are looked up in"),
             unset("extra_hosts", Kind::List, "Entries of `/etc/hosts`, as `name:address`"),
+            with(
+                "egress",
+                Kind::Choice(&["public", "listed"]),
+                "\"public\"",
+                "What `netns` lets a job reach: public addresses and `allow`, or only `allow`",
+            ),
+            unset(
+                "allow",
+                Kind::List,
+                "What jobs may reach, also in private networks: `10.0.0.0/8`, `192.0.2.1:443`, `*.example.com:80-90`",
+            ),
+            unset("deny", Kind::List, "What jobs may not reach, whatever `allow` says, in the same form"),
         ],
     },
 ];

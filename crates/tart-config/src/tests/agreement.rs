@@ -29,6 +29,9 @@ fn sample(path: &str, key: &Key) -> String {
         (_, Kind::Time) => "2026-11-24T08:00:00Z".into(),
         (_, Kind::Choice(words)) => format!("{:?}", words.last().unwrap()),
         (path, Kind::List) if path.ends_with(".dns") => "[\"192.0.2.1\"]".into(),
+        (path, Kind::List) if path.ends_with("network.allow") || path.ends_with("network.deny") => {
+            "[\"10.0.0.0/8\", \"*.example.com:443\"]".into()
+        }
         (path, Kind::List) if path.ends_with(".extra_hosts") => "[\"db:192.0.2.2\"]".into(),
         (_, Kind::List | Kind::TextOrList) => "[\"one\", \"two\"]".into(),
         (_, Kind::Environment) => "[\"A=b\"]".into(),

@@ -204,3 +204,13 @@ proptest::proptest! {
         drop(load(&lines.join("\n")));
     }
 }
+
+#[test]
+fn destinations_that_are_none_are_refused() {
+    let text = runner("[runners.microvm.network]\nallow = [\"10.0.0.0/8:22\", \"a b\"]\ndeny = [\"::1\"]\n");
+    insta::assert_snapshot!(errors(&text), @r#"
+    2 problems in the configuration:
+    config.toml:5:9: `runners.microvm.network.allow` must hold IPv4 addresses, networks or names, perhaps with `:port`, found "a b"
+    config.toml:6:8: `runners.microvm.network.deny` must hold IPv4 addresses, networks or names, perhaps with `:port`, found "::1"
+    "#);
+}

@@ -103,7 +103,7 @@ async fn each_way_has_its_own_end_and_all_bytes_arrive() {
     assert!(matches!(reader.next().await, StreamItem::Closed));
     let len = u64::try_from(bytes.len()).unwrap();
     let counters = Counters { connections: 1, refused: 0, bytes_up: len, bytes_down: len };
-    assert_eq!(attachment.counters(), counters);
+    assert_eq!(attachment.usage().await.counters, counters);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_connection_to_nowhere_is_reset() {
         let (mut reader, _writer) = guest.connect(forward).await.split();
         assert_eq!(receive(&mut reader).await.unwrap_err(), "nothing is forwarded here");
     }
-    assert_eq!(attachment.counters().refused, 2);
+    assert_eq!(attachment.usage().await.counters.refused, 2);
 }
 
 #[tokio::test]

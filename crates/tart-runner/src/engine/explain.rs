@@ -1,6 +1,7 @@
 //! Telling people why a script failed when the reason is not in its output.
 
 use tart_config::ByteSize;
+use tart_net::Usage;
 
 /// A disk with less than this is full, in bytes. Small files still fit, but nothing of a build.
 const FULL: u64 = 1 << 20;
@@ -30,6 +31,28 @@ pub(super) fn disk_full(disk: ByteSize) -> String {
     )
 }
 
+/// Destinations that are named at most.
+const DESTINATIONS: usize = 5;
+
+/// The warnings about what the network policy did not let through.
+pub(super) fn network(usage: &Usage) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !usage.denied.is_empty() {
+        let named: Vec<_> = usage.denied.iter().take(DESTINATIONS).map(ToString::to_string).collect();
+        let more = usage.denied.len().saturating_sub(DESTINATIONS);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        warnings.push(format!("the network policy denied connections to {}{more}", named.join(", ")));
+    }
+    if usage.forged > 0 {
+        let frames = if usage.forged == 1 { "a network packet" } else { "network packets" };
+        warnings.push(format!(
+            "the job sent {frames} with forged addresses ({}), which went nowhere",
+            usage.forged
+        ));
+    }
+    warnings
+}
+
 /// An error without the console that its further lines show.
 pub(super) fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
@@ -55,6 +78,17 @@ mod tests {
         assert!(is_full(4096, 1 << 30));
         assert!(!is_full(1 << 25, 1 << 30));
         assert!(!is_full(0, 0));
+    }
+
+    #[test]
+    fn denied_connections_are_named_and_counted() {
+        let denied = |port: u16| tart_net::Denied { destination: format!("10.0.0.1:{port}/tcp"), packets: 1 };
+        let usage = Usage { denied: (1..=7).map(denied).collect(), forged: 2, ..Usage::default() };
+        insta::assert_snapshot!(network(&usage).join("\n"), @"
+        the network policy denied connections to 10.0.0.1:1/tcp, 10.0.0.1:2/tcp, 10.0.0.1:3/tcp, 10.0.0.1:4/tcp, 10.0.0.1:5/tcp and 2 more
+        the job sent network packets with forged addresses (2), which went nowhere
+        ");
+        assert!(network(&Usage::default()).is_empty());
     }
 
     #[test]

@@ -109,8 +109,12 @@ impl<'a> Job<'a> {
         }
         if let Some(guest) = self.guest.take() {
             let ended = Instant::now();
-            (self.usage.disk, self.usage.network) = guest.end().await;
+            let (disk, network) = guest.end().await;
             self.timings.end_to_gone = Some(ended.elapsed());
+            for warning in explain::network(&network) {
+                self.log.line(Level::Warning, &warning);
+            }
+            (self.usage.disk, self.usage.network) = (disk, network.counters);
         }
         (self.progress.verdict(), self.log, self.timings, self.usage)
     }

@@ -6,6 +6,7 @@ use tart_job::Level;
 use tart_job::dirs::job_name;
 use tart_job::outcome::{Failure, timeout_hint};
 use tart_job::stages::{PREPARE_RETRY_DELAY, Stage};
+use tart_net::parse_job_rules;
 use tokio::time::{Instant, sleep};
 
 use super::control::Scope;
@@ -87,6 +88,9 @@ impl Job<'_> {
                 setup.driver.describe()
             ),
         );
+        let egress = parse_job_rules(plan.variables.value(EGRESS).unwrap_or_default());
+        let egress =
+            egress.map_err(|error| Failure::configuration(format!("the variable {EGRESS}: {error}")))?;
         let (token, context) = (&run.context.short_token, &run.context);
         Ok(GuestRequest {
             id: String::new(),
@@ -95,6 +99,7 @@ impl Job<'_> {
             dirs: plan.dirs.clone(),
             cache_root: context.cache_dir.clone(),
             allowed: run.allowed.clone(),
+            egress,
         })
     }
 
@@ -113,6 +118,9 @@ impl Job<'_> {
         self.guest = Some(guest);
     }
 }
+
+/// The variable by which a job narrows what it reaches.
+const EGRESS: &str = "TART_EGRESS_ALLOW";
 
 /// A name that no other machine of this host has.
 fn machine_id(job: i64) -> Result<String, Failure> {

@@ -48,6 +48,9 @@ impl JobReport {
             disk_bytes = usage.disk,
             memory_peak_bytes = usage.memory_peak,
             output_bytes = usage.output,
+            network_up_bytes = usage.network.bytes_up,
+            network_down_bytes = usage.network.bytes_down,
+            network_refused = usage.network.refused,
             "the job was measured"
         );
     }

@@ -101,6 +101,9 @@ pub(super) fn quick(config: &MicroVm) -> Vec<Check> {
     let mut checks = vec![user(), program("qemu", "qemu-system-x86_64", "qemu-system-x86", true)];
     // Only `tart exec` needs it on the host.
     checks.push(program("git", "git", "git", false));
+    if matches!(config.network.mode, NetworkMode::Auto | NetworkMode::Netns) {
+        checks.push(program("nft", "nft", "nftables", config.network.mode == NetworkMode::Netns));
+    }
     if matches!(config.network.mode, NetworkMode::Auto | NetworkMode::Passt) {
         checks.push(program("passt", "passt", "passt", config.network.mode == NetworkMode::Passt));
     }

@@ -1,0 +1,259 @@
+//! A network namespace for every guest.
+//!
+//! ```text
+//! guest 192.0.0.2 -- tap0 192.0.0.1 | namespace: rules, DNS, NAT | wan -- /31 -- tart-N | host: rules, NAT -- uplink
+//! ```
+//!
+//! All guests have the same addresses. What a guest may reach is decided by the rules of its own namespace, before the
+//! host's routing sees a packet; the host's rules only keep guests from the host and from each other, and do not
+//! change with guests.
+
+mod address;
+mod counts;
+mod dns;
+mod host;
+mod routes;
+mod rules;
+mod space;
+mod system;
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tart_proto::message::Interface;
+use tokio::{net::lookup_host, task::JoinSet, time::timeout};
+
+use crate::{
+    Allowed, AttachRequest, Attachment, GuestNetwork, NetError, Network, Nic, NicLink, RelayOptions,
+    RelayTargets, Target, Usage, plan, relay::RelayAttachment,
+};
+use address::{GATEWAY, GUEST, GUEST_MAC, GUEST_PREFIX};
+use dns::{Forwarder, Names};
+use host::{Host, HostOptions};
+use space::Space;
+use system::Namespace;
+
+pub(crate) const NAME: &str = "netns";
+
+/// Namespaces that are kept ready for guests to come.
+const READY: usize = 2;
+
+/// How long the host's resolver may take for a name.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where and under which names a [`NetnsNetwork`] works. For tests, which have a host of their own; the default is
+/// this host.
+#[derive(Debug, Clone, Default)]
+pub struct NetnsOptions {
+    /// The host's network namespace, instead of that of this process, and what is named apart from other tests: the
+    /// directory of locks, the beginning of device names.
+    pub host: Option<(PathBuf, PathBuf, String)>,
+}
+
+/// A network device in a namespace of each guest's own. The guest reaches what its policy allows by IPv4 and nothing
+/// of the host or of other guests.
+#[derive(Debug)]
+pub struct NetnsNetwork {
+    shared: Arc<Shared>,
+    refills: Mutex<JoinSet<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Dropped before the host, which they are links of.
+    ready: Mutex<Vec<Space>>,
+    host: Arc<Host>,
+}
+
+impl NetnsNetwork {
+    /// Prepares the host: its rules for guests, and a first namespace, which proves that it can be done.
+    ///
+    /// # Errors
+    /// What is missing, and what to do about it.
+    pub async fn start(options: NetnsOptions) -> Result<Self, NetError> {
+        if let Some(capability) = system::missing_capability() {
+            let what = format!("be used without {capability}: run Tart as root, or use `mode = \"passt\"`");
+            return Err(NetError::Unable { network: NAME, what });
+        }
+        let prepare = system::on_thread(move || {
+            let (namespace, options) = match options.host {
+                None => (Namespace::own(), HostOptions::default()),
+                Some((namespace, dir, prefix)) => {
+                    let table = prefix.trim_end_matches('-').to_owned();
+                    (Namespace::open(&namespace), HostOptions { dir, prefix, table })
+                }
+            };
+            let namespace =
+                namespace.map_err(|e| NetError::system("open the host's network namespace", e))?;
+            Host::prepare(namespace, options)
+        });
+        let host = Arc::new(prepare.await?);
+        let first = Space::create(host.clone()).await?;
+        let shared = Arc::new(Shared { ready: Mutex::new(vec![first]), host });
+        Ok(Self { shared, refills: Mutex::default() })
+    }
+
+    /// A namespace that no guest has used.
+    async fn take(&self) -> Result<Space, NetError> {
+        let ready = self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let space = match ready {
+            Some(space) => space,
+            None => Space::create(self.shared.host.clone()).await?,
+        };
+        self.refill();
+        Ok(space)
+    }
+
+    /// Makes namespaces for the next guests, one after the other.
+    fn refill(&self) {
+        let mut refills = self.refills.lock().unwrap_or_else(PoisonError::into_inner);
+        while refills.try_join_next().is_some() {}
+        if !refills.is_empty() {
+            return;
+        }
+        let shared = self.shared.clone();
+        refills.spawn(async move {
+            while shared.ready.lock().unwrap_or_else(PoisonError::into_inner).len() < READY {
+                match Space::create(shared.host.clone()).await {
+                    Ok(space) => shared.ready.lock().unwrap_or_else(PoisonError::into_inner).push(space),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot prepare a network for the next guest");
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Network for NetnsNetwork {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn describe(&self) -> String {
+        "netns: jobs reach public addresses by IPv4 and what the configuration allows; neither this host nor each \
+         other; no IPv6"
+            .to_owned()
+    }
+
+    async fn attach(&self, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
+        let egress = &request.egress;
+        let mut relayed = Vec::new();
+        for allowed in &request.allowed {
+            if !egress.is_default() || needs_relay(&self.shared.host.namespace, allowed).await {
+                relayed.push(allowed.clone());
+            }
+        }
+        let plan = plan::plan(&relayed, &request.extra_hosts)?;
+        let mut relay = RelayAttachment::new(&request.id, plan, RelayOptions::default());
+
+        let mut space = self.take().await?;
+        if !egress.is_default() {
+            space.rule(egress).await?;
+        }
+        let servers = nameservers(&request.nameservers);
+        let sockets = space.take_dns()?;
+        let host = self.shared.host.clone();
+        let tasks = Forwarder::start(sockets, Names::new(egress), servers, host, space.namespace.clone())?;
+
+        let network = relay.guest_mut();
+        network.interfaces.push(Interface {
+            mac: GUEST_MAC.to_owned(),
+            addresses: vec![format!("{GUEST}/{GUEST_PREFIX}")],
+            gateways: vec![GATEWAY.to_string()],
+            mtu: Some(self.shared.host.mtu),
+        });
+        network.nameservers = vec![GATEWAY.to_string()];
+        network.search_domains.clone_from(&request.search_domains);
+        network.nic = Some(Nic { mac: GUEST_MAC.to_owned(), link: NicLink::Tap(space.tap.clone()) });
+        Ok(Box::new(NetnsAttachment { relay, tasks, space }))
+    }
+}
+
+/// Whether an endpoint is one that guests do not reach as such: a service of Tart, on the host, or in a private
+/// network.
+async fn needs_relay(host: &Namespace, allowed: &Allowed) -> bool {
+    let endpoint = match &allowed.target {
+        Target::Service(_) => return true,
+        Target::Tcp(endpoint) if endpoint.is_loopback() || *endpoint != allowed.endpoint => return true,
+        Target::Tcp(endpoint) => endpoint,
+    };
+    let Ok(Ok(addresses)) = timeout(RESOLVE_LIMIT, lookup_host((endpoint.host(), endpoint.port()))).await
+    else {
+        // The host will say what is wrong with the name.
+        return true;
+    };
+    let public: Vec<Ipv4Addr> = addresses
+        .filter_map(|address| match address.ip() {
+            IpAddr::V4(address) if rules::is_public(address) => Some(address),
+            _ => None,
+        })
+        .collect();
+    // An address that can be bound is the host's own.
+    let own =
+        host.run(move || Ok(public.is_empty() || public.iter().any(|ip| UdpSocket::bind((*ip, 0)).is_ok())));
+    own.await.unwrap_or(true)
+}
+
+/// The name servers of this host, if no others are asked for.
+fn nameservers(wished: &[IpAddr]) -> Vec<IpAddr> {
+    if wished.is_empty() {
+        dns::nameservers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+    } else {
+        wished.to_vec()
+    }
+}
+
+/// A machine's namespace.
+#[derive(Debug)]
+struct NetnsAttachment {
+    relay: RelayAttachment,
+    tasks: JoinSet<()>,
+    space: Space,
+}
+
+#[async_trait]
+impl Attachment for NetnsAttachment {
+    fn guest(&self) -> &GuestNetwork {
+        self.relay.guest()
+    }
+
+    fn relay(&self) -> Arc<dyn RelayTargets> {
+        self.relay.relay()
+    }
+
+    async fn usage(&self) -> Usage {
+        let mut usage = self.relay.usage().await;
+        match self.space.counts().await {
+            Ok(counts) => {
+                usage.counters.connections += counts.connections;
+                usage.counters.refused += counts.denied;
+                usage.counters.bytes_up += counts.bytes_up;
+                usage.counters.bytes_down += counts.bytes_down;
+                (usage.denied, usage.forged) = (counts.denied_to, counts.forged);
+            }
+            Err(error) => tracing::warn!(%error, "cannot read what a guest's network counted"),
+        }
+        usage
+    }
+
+    async fn detach(self: Box<Self>) {
+        let Self { mut relay, mut tasks, space } = *self;
+        tasks.shutdown().await;
+        // The last holder of the device must be the namespace's own.
+        relay.guest_mut().nic = None;
+        Box::new(relay).detach().await;
+        space.remove().await;
+    }
+}
+
+#[cfg(all(test, feature = "slow-tests"))]
+mod tests;

@@ -1,0 +1,203 @@
+//! The host's side: what is there once, whatever guests there are, and which slots are whose.
+//!
+//! Several runners may share a host. Each holds a shared lock while it lives and one lock for each slot it uses; what
+//! belongs to an unlocked slot was left by a runner that was killed.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{
+    address::{Link, MAX_SLOTS, slot_of},
+    routes::{Routes, parse_links, parse_routes},
+    rules,
+    system::{Namespace, get, ip, nft, program, set},
+};
+use crate::NetError;
+
+/// Which host, and what its parts are called.
+#[derive(Debug, Clone)]
+pub(super) struct HostOptions {
+    /// Where locks are.
+    pub(super) dir: PathBuf,
+    /// How the names of devices begin.
+    pub(super) prefix: String,
+    /// Name of the host's table of rules.
+    pub(super) table: String,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        Self { dir: "/run/tart-net".into(), prefix: "tart-".to_owned(), table: "tart".to_owned() }
+    }
+}
+
+/// The host, prepared for guests. The last one that is dropped leaves the host as it was.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) namespace: Namespace,
+    pub(super) options: HostOptions,
+    /// MTU of the way out.
+    pub(super) mtu: u32,
+    live: File,
+    next: AtomicU16,
+}
+
+/// A number that no other guest of this host has, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) link: Link,
+    _lock: File,
+}
+
+impl Host {
+    /// Prepares the host that the namespace is of. Blocks.
+    pub(super) fn prepare(namespace: Namespace, options: HostOptions) -> Result<Self, NetError> {
+        let wanted = options.clone();
+        let (mtu, live) = namespace.run_blocking(move || prepare(&wanted))?;
+        Ok(Self { namespace, options, mtu, live, next: AtomicU16::new(0) })
+    }
+
+    /// Takes a free slot. Slots are taken in turn, so that the host has forgotten the connections of the one before.
+    pub(super) fn slot(&self) -> Result<Slot, NetError> {
+        let Self { options, next, .. } = self;
+        for _ in 0..MAX_SLOTS {
+            let number = next.fetch_add(1, Ordering::Relaxed) % MAX_SLOTS;
+            if let Some(lock) = lock_slot(options, number)? {
+                return Ok(Slot { link: Link::new(&options.prefix, number), _lock: lock });
+            }
+        }
+        let full = io::Error::other(format!("all {MAX_SLOTS} networks of this host are in use"));
+        Err(NetError::system("take a network for a guest", full))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let options = self.options.clone();
+        let ended = self.live.try_clone().map_err(|e| NetError::system("use a lock", e)).and_then(|live| {
+            self.namespace.run_blocking(move || {
+                let _setup = lock(&options.dir, SETUP, FlockOperation::LockExclusive)?;
+                match flock(&live, FlockOperation::NonBlockingLockExclusive) {
+                    Ok(()) => restore(&options),
+                    // Another runner lives.
+                    Err(_) => Ok(()),
+                }
+            })
+        });
+        if let Err(error) = ended {
+            tracing::warn!(%error, "the host's rules for guests are left behind");
+        }
+    }
+}
+
+/// Held by whoever changes what all runners share.
+const SETUP: &str = "setup.lock";
+/// Held in common by all runners that live.
+const LIVE: &str = "live.lock";
+/// The devices that forward only because of Tart, one a line.
+const GUARDED: &str = "guarded";
+
+fn prepare(options: &HostOptions) -> Result<(u32, File), NetError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&options.dir)
+        .map_err(|e| NetError::system(format!("make the directory {}", options.dir.display()), e))?;
+    let _setup = lock(&options.dir, SETUP, FlockOperation::LockExclusive)?;
+    let live = open(&options.dir.join(LIVE))?;
+    let alone = flock(&live, FlockOperation::NonBlockingLockExclusive).is_ok();
+    if alone {
+        restore(options)?;
+    }
+    flock(&live, FlockOperation::LockShared).map_err(|e| NetError::system("take a lock", e))?;
+    let routes = routes()?;
+    reap(options, &routes.devices)?;
+    if alone {
+        let devices = routes.routed.iter().filter(|device| !device.starts_with(&options.prefix));
+        let guarded: Vec<String> = devices.filter(|device| !forwards(device)).cloned().collect();
+        // Whoever comes after a crash has to know what to undo.
+        fs::write(options.dir.join(GUARDED), guarded.join("\n"))
+            .map_err(|e| NetError::system("remember which devices forward", e))?;
+        nft(&rules::host(&options.table, &options.prefix, &guarded))?;
+        for device in &guarded {
+            set(&forwarding(device), "1")?;
+        }
+    }
+    Ok((routes.mtu, live))
+}
+
+fn routes() -> Result<Routes, NetError> {
+    let links = parse_links(&program("ip", &["-json", "link", "show"], "")?);
+    let routes = parse_routes(&program("ip", &["-json", "-4", "route", "show"], "")?);
+    Ok(Routes::new(links, &routes))
+}
+
+fn forwarding(device: &str) -> String {
+    format!("ipv4/conf/{device}/forwarding")
+}
+
+fn forwards(device: &str) -> bool {
+    get(&forwarding(device)).is_none_or(|value| value != "0")
+}
+
+/// Removes what the host has of guests' networks when no runner lives.
+fn restore(options: &HostOptions) -> Result<(), NetError> {
+    let path = options.dir.join(GUARDED);
+    let guarded = fs::read_to_string(&path).unwrap_or_default();
+    for device in guarded.lines() {
+        set(&forwarding(device), "0")?;
+    }
+    let table = &options.table;
+    nft(&format!("table inet {table} {{}}\ndelete table inet {table}\n"))?;
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(NetError::system(format!("remove {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes devices of slots that nobody holds.
+fn reap(options: &HostOptions, devices: &[String]) -> Result<(), NetError> {
+    for device in devices {
+        let Some(number) = slot_of(&options.prefix, device) else { continue };
+        if let Some(_lock) = lock_slot(options, number)? {
+            tracing::info!(device, "removing the network of a guest whose runner was killed");
+            // The kernel may be removing it at the same time.
+            let _gone = ip(&format!("link delete {device}\n"));
+        }
+    }
+    Ok(())
+}
+
+fn lock_slot(options: &HostOptions, number: u16) -> Result<Option<File>, NetError> {
+    let file = open(&options.dir.join(format!("slot-{number}.lock")))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(NetError::system("lock a guest's network", error)),
+    }
+}
+
+fn lock(dir: &Path, name: &str, operation: FlockOperation) -> Result<File, NetError> {
+    let file = open(&dir.join(name))?;
+    flock(&file, operation).map_err(|e| NetError::system(format!("lock {name} in {}", dir.display()), e))?;
+    Ok(file)
+}
+
+fn open(path: &Path) -> Result<File, NetError> {
+    // `O_CLOEXEC`, which the standard library sets, keeps the lock from living on in a machine's monitor.
+    File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|e| NetError::system(format!("open {}", path.display()), e))
+}

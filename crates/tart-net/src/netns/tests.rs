@@ -1,0 +1,203 @@
+//! Guests against a host and an outside that are namespaces of the test: needs root, `ip` and `nft`.
+
+mod lab;
+
+use std::{net::UdpSocket, time::Duration};
+
+use super::{
+    address::{GATEWAY, GUEST, Link},
+    system::{ip, nft, program},
+};
+use crate::{AttachRequest, Egress, parse_rules};
+use lab::{AZURE, HOST, Lab, LabGuest, METADATA, OTHER, OUTSIDE, PRIVATE, PUBLIC, finds};
+
+fn policy(listed: bool, allow: &[&str], deny: &[&str], job: Option<&[&str]>) -> AttachRequest {
+    let rules = |list: &[&str]| parse_rules(list.iter().copied()).unwrap();
+    let egress = Egress { listed, allow: rules(allow), deny: rules(deny), job: job.map(rules) };
+    AttachRequest { egress, ..AttachRequest::default() }
+}
+
+#[tokio::test]
+async fn a_guest_finds_public_servers_and_nothing_of_the_host_clouds_or_other_guests() {
+    let lab = Lab::new().await;
+    let network = lab.network().await;
+    let guest = LabGuest::attach(&network, AttachRequest::default()).await;
+    let other = LabGuest::attach(&network, AttachRequest::default()).await;
+    let own: Vec<_> = (0..4).map(|slot| Link::new(&lab.prefix(), slot)).collect();
+
+    // The same scan from elsewhere shows that there is something to find.
+    for address in [PUBLIC, PRIVATE, METADATA, AZURE, HOST] {
+        assert!(finds(&lab.host, address, 80).await, "{address:?} has a server");
+    }
+    assert!(guest.finds(PUBLIC, 80).await, "the scan finds what is allowed");
+    assert!(other.finds(PUBLIC, 80).await);
+
+    let mut hidden = vec![HOST, PRIVATE, METADATA, AZURE, GATEWAY.octets(), [0, 0, 0, 0], [127, 0, 0, 1]];
+    hidden.extend(own.iter().flat_map(|link| [link.host.octets(), link.inner.octets()]));
+    for address in hidden {
+        assert!(!guest.finds(address, 80).await, "{address:?}");
+    }
+    // Nor does the host's network find a guest.
+    for link in &own {
+        assert!(!finds(&lab.outside, link.inner.octets(), 80).await);
+    }
+
+    let usage = guest.attachment.usage().await;
+    assert_eq!(
+        usage.counters.connections,
+        1 + 1,
+        "the host's own address is public, and refused later: {usage:?}"
+    );
+    assert!(usage.counters.bytes_up > 0 && usage.counters.bytes_down > 0);
+    let denied: Vec<_> = usage.denied.iter().map(ToString::to_string).collect();
+    assert!(denied.contains(&"10.9.9.9:80/tcp".to_owned()), "{denied:?}");
+    assert!(denied.contains(&"169.254.169.254:80/tcp".to_owned()), "{denied:?}");
+    assert_eq!(usage.forged, 0);
+    guest.end().await;
+    other.end().await;
+}
+
+#[tokio::test]
+async fn forged_addresses_go_nowhere() {
+    let lab = Lab::new().await;
+    let network = lab.network().await;
+    let guest = LabGuest::attach(&network, AttachRequest::default()).await;
+    let bind = || {
+        let socket = UdpSocket::bind("0.0.0.0:9").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        Ok(socket)
+    };
+    let sink = lab.outside.run(bind).await.unwrap();
+
+    // By IP address, then by its own: only the second arrives, so the first was not just slow.
+    guest.ip("address add 198.51.100.77/32 dev eth0\n").await;
+    let send = || {
+        for (from, text) in [("198.51.100.77:0", "forged"), ("192.0.0.2:0", "own")] {
+            UdpSocket::bind(from).unwrap().send_to(text.as_bytes(), "198.51.100.10:9").unwrap();
+        }
+        Ok(())
+    };
+    guest.namespace.run(send).await.unwrap();
+    let receive = move || {
+        let mut buffer = [0; 16];
+        let (len, from) = sink.recv_from(&mut buffer).unwrap();
+        Ok((String::from_utf8_lossy(&buffer[..len]).into_owned(), from.ip().to_string()))
+    };
+    let received = lab.outside.run(receive).await.unwrap();
+    assert_eq!(received, ("own".to_owned(), "203.0.113.2".to_owned()));
+    let by_address = guest.attachment.usage().await.forged;
+    assert!(by_address > 0);
+
+    // By MAC address.
+    guest.ip("link set eth0 address 02:00:00:00:00:99\n").await;
+    assert!(!guest.finds(PUBLIC, 80).await);
+    guest.ip("link set eth0 address 02:00:00:00:00:01\n").await;
+    guest.ip("route replace default via 192.0.0.1\n").await;
+    assert!(guest.finds(PUBLIC, 80).await);
+    let by_mac = guest.attachment.usage().await.forged;
+    assert!(by_mac > by_address);
+
+    // By ARP: as the gateway, and as another owner of the guest's own address.
+    for (ip, mac) in [(GATEWAY, 1), (GUEST, 0x99)] {
+        let mac = [2, 0, 0, 0, 0, mac];
+        let arp = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &mac, &ip.octets(), &[0xff; 6], &ip.octets()].concat();
+        guest.inject(&[&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[8, 6], &arp].concat());
+    }
+    assert_eq!(guest.attachment.usage().await.forged, by_mac + 2);
+    assert!(guest.finds(PUBLIC, 80).await);
+    guest.end().await;
+}
+
+#[tokio::test]
+async fn lists_decide_by_address_port_and_name() {
+    let lab = Lab::new().await;
+    let network = lab.network().await;
+    let allow = ["public.test:80", "private.test", "metadata.test", "198.51.100.11:81"];
+    let guest = LabGuest::attach(&network, policy(true, &allow, &["no.public.test"], None)).await;
+    assert!(!guest.finds(PUBLIC, 80).await, "its name was not looked up");
+    assert!(!guest.finds(OTHER, 80).await, "another port");
+    for name in ["public.test", "private.test", "metadata.test"] {
+        assert_eq!(guest.looks_up(name).await, 0, "{name}");
+    }
+    assert_eq!(guest.looks_up("other.test").await, 5, "refused");
+    assert_eq!(guest.looks_up("no.public.test").await, 5, "refused");
+    assert_eq!(guest.looks_up_over_tcp("public.test").await, 0);
+    assert!(guest.finds(PUBLIC, 80).await);
+    assert!(guest.finds(PRIVATE, 80).await, "private, but allowed by name");
+    assert!(!guest.finds(METADATA, 80).await, "a name makes nothing of what is never reached reachable");
+    assert!(!guest.finds(OUTSIDE, 53).await, "other name servers are no way out");
+    guest.end().await;
+
+    let guest = LabGuest::attach(&network, policy(false, &[], &["198.51.100.11"], None)).await;
+    assert!(guest.finds(PUBLIC, 80).await);
+    assert!(!guest.finds(OTHER, 80).await, "denied");
+    guest.end().await;
+}
+
+#[tokio::test]
+async fn a_job_narrows_what_the_runner_allows_and_does_not_widen_it() {
+    let lab = Lab::new().await;
+    let network = lab.network().await;
+    let job: &[&str] = &["198.51.100.11", "10.9.9.9", "private.test"];
+    let guest = LabGuest::attach(&network, policy(false, &[], &[], Some(job))).await;
+    assert_eq!(guest.looks_up("private.test").await, 0);
+    assert_eq!(guest.looks_up("public.test").await, 5);
+    assert!(guest.finds(OTHER, 80).await);
+    assert!(!guest.finds(PUBLIC, 80).await, "not on the job's list");
+    assert!(!guest.finds(PRIVATE, 80).await, "on the job's list, but not the runner's to give");
+    guest.end().await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_on_the_host() {
+    let lab = Lab::new().await;
+    assert_eq!(lab.left().await, "");
+    let network = lab.network().await;
+    let guest = LabGuest::attach(&network, AttachRequest::default()).await;
+    assert!(lab.left().await.contains("forwarding"));
+    guest.end().await;
+    drop(network);
+    assert_eq!(lab.left().await, "");
+}
+
+#[tokio::test]
+async fn what_a_killed_runner_left_is_removed_and_what_a_living_one_has_is_not() {
+    let lab = Lab::new().await;
+    // As a killed runner leaves it: a link, rules, and a device that forwards.
+    let locks = lab.dir.path().join("locks");
+    std::fs::create_dir(&locks).unwrap();
+    std::fs::write(locks.join("guarded"), "up0").unwrap();
+    let leave = || {
+        ip("link add lab-7 type veth peer name lab-x\n")?;
+        nft("table inet lab {\n chain stale {\n }\n}\n")?;
+        super::system::set("ipv4/conf/up0/forwarding", "1")
+    };
+    lab.host.run(leave).await.unwrap();
+    let network = lab.network().await;
+    let left = lab.left().await;
+    assert!(!left.contains("lab-7") && !left.contains("stale"), "{left}");
+
+    let guest = LabGuest::attach(&network, AttachRequest::default()).await;
+    let second = lab.network().await;
+    assert!(guest.finds(PUBLIC, 80).await, "a second runner takes nothing from the first");
+    drop(second);
+    assert!(guest.finds(PUBLIC, 80).await, "nor does its end");
+    guest.end().await;
+    drop(network);
+    assert_eq!(lab.left().await, "");
+}
+
+#[tokio::test]
+async fn every_guest_begins_anew() {
+    let lab = Lab::new().await;
+    let network = lab.network().await;
+    for _ in 0..3 {
+        let guest = LabGuest::attach(&network, AttachRequest::default()).await;
+        let before = guest.attachment.usage().await;
+        assert_eq!(before, crate::Usage::default());
+        assert!(guest.finds(PUBLIC, 80).await);
+        let entries = guest.namespace.run(|| program("ip", &["neighbour", "show"], ""));
+        assert!(entries.await.unwrap().contains("192.0.0.1"));
+        guest.end().await;
+    }
+}

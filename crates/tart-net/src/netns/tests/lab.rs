@@ -1,0 +1,278 @@
+//! A host, an outside and guests, all of them namespaces of the test.
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::{AsFd as _, OwnedFd},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::super::{
+    NetnsNetwork, NetnsOptions,
+    address::{GATEWAY, GUEST, GUEST_MAC, GUEST_PREFIX},
+    dns::query,
+    system::{Namespace, in_new_namespace, ip, open_tap, program},
+};
+use crate::{AttachRequest, Attachment, NetError, Network as _, NicLink};
+
+/// Servers of the outside are on these addresses, all on port 80.
+pub(super) const PUBLIC: [u8; 4] = [198, 51, 100, 10];
+pub(super) const OTHER: [u8; 4] = [198, 51, 100, 11];
+pub(super) const PRIVATE: [u8; 4] = [10, 9, 9, 9];
+pub(super) const METADATA: [u8; 4] = [169, 254, 169, 254];
+pub(super) const AZURE: [u8; 4] = [168, 63, 129, 16];
+/// The host's own address, which has a server too.
+pub(super) const HOST: [u8; 4] = [203, 0, 113, 2];
+/// The outside's end of the host's link, and its name server.
+pub(super) const OUTSIDE: [u8; 4] = [203, 0, 113, 1];
+
+/// How long a connection may take that nobody answers.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+pub(super) struct Lab {
+    name: String,
+    pub(super) host: Namespace,
+    pub(super) outside: Namespace,
+    pub(super) dir: tempfile::TempDir,
+}
+
+impl Lab {
+    pub(super) async fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("tl{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = tempfile::tempdir().unwrap();
+        let own = Namespace::own().unwrap();
+        let commands = format!(
+            "netns add {name}-host\nnetns add {name}-out\n\
+             link add up0 netns {name}-host mtu 1400 type veth peer name up0 netns {name}-out\n"
+        );
+        own.run(move || ip(&commands)).await.unwrap();
+        let open = |end: &str| Namespace::open(format!("/run/netns/{name}-{end}").as_ref()).unwrap();
+        let (host, outside) = (open("host"), open("out"));
+        let commands = "link set lo up\naddress add 203.0.113.2/24 dev up0\nlink set up0 up\n\
+                        route add default via 203.0.113.1\n";
+        host.run(|| ip(commands)).await.unwrap();
+        let addresses = [PUBLIC, OTHER, PRIVATE, METADATA, AZURE].map(|address| {
+            let address = Ipv4Addr::from(address);
+            format!("address add {address}/32 dev lo\n")
+        });
+        let commands =
+            "link set lo up\naddress add 203.0.113.1/24 dev up0\nlink set up0 mtu 1400 up\n".to_owned();
+        let all = commands + &addresses.concat();
+        outside.run(move || ip(&all)).await.unwrap();
+        for namespace in [&host, &outside] {
+            let listener = namespace.run(|| Ok(TcpListener::bind("0.0.0.0:80").unwrap())).await.unwrap();
+            thread::spawn(move || greet(&listener));
+        }
+        let dns = outside.run(|| Ok(UdpSocket::bind("0.0.0.0:53").unwrap())).await.unwrap();
+        thread::spawn(move || serve_dns(&dns));
+        let dns = outside.run(|| Ok(TcpListener::bind("0.0.0.0:53").unwrap())).await.unwrap();
+        thread::spawn(move || serve_dns_over_tcp(&dns));
+        Self { name, host, outside, dir }
+    }
+
+    pub(super) fn prefix(&self) -> String {
+        "lab-".to_owned()
+    }
+
+    pub(super) async fn network(&self) -> NetnsNetwork {
+        self.try_network().await.unwrap()
+    }
+
+    async fn try_network(&self) -> Result<NetnsNetwork, NetError> {
+        let namespace = format!("/run/netns/{}-host", self.name).into();
+        let host = Some((namespace, self.dir.path().join("locks"), self.prefix()));
+        NetnsNetwork::start(NetnsOptions { host }).await
+    }
+
+    /// What is on the host that is of guests.
+    pub(super) async fn left(&self) -> String {
+        let read = || {
+            let links = program("ip", &["-brief", "link", "show"], "")?;
+            let rules = program("nft", &["list", "ruleset"], "")?;
+            let forwarding = fs::read_to_string("/proc/sys/net/ipv4/conf/up0/forwarding").unwrap();
+            let links = links.lines().filter(|line| line.contains("lab-")).collect::<Vec<_>>().join("\n");
+            Ok(format!("{links}{rules}{}", if forwarding.trim() == "0" { "" } else { "forwarding" }))
+        };
+        self.host.run(read).await.unwrap()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let commands = format!("netns delete {0}-host\nnetns delete {0}-out\n", self.name);
+        // A test that failed has said why.
+        let _gone = Namespace::own().unwrap().run_blocking(move || ip(&commands));
+    }
+}
+
+fn greet(listener: &TcpListener) {
+    for mut connection in listener.incoming().flatten() {
+        let _gone = connection.write_all(b"hello");
+    }
+}
+
+fn serve_dns(socket: &UdpSocket) {
+    let mut buffer = [0; 512];
+    while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+        let _gone = socket.send_to(&answer(&buffer[..len]), from);
+    }
+}
+
+fn serve_dns_over_tcp(listener: &TcpListener) {
+    for mut connection in listener.incoming().flatten() {
+        if let Ok(query) = read_message(&mut connection) {
+            let _gone = write_message(&mut connection, &answer(&query));
+        }
+    }
+}
+
+fn read_message(connection: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut len = [0; 2];
+    connection.read_exact(&mut len)?;
+    let mut message = vec![0; u16::from_be_bytes(len).into()];
+    connection.read_exact(&mut message)?;
+    Ok(message)
+}
+
+fn write_message(connection: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let len = u16::try_from(message.len()).unwrap().to_be_bytes();
+    connection.write_all(&[&len[..], message].concat())
+}
+
+/// One address for every query.
+fn answer(query: &[u8]) -> Vec<u8> {
+    let mut answer = query.to_vec();
+    (answer[2], answer[3], answer[7]) = (0x81, 0x80, 1);
+    let address = match answer[13..].split(|byte| *byte == 4).next() {
+        Some(b"public") => PUBLIC,
+        Some(b"private") => PRIVATE,
+        Some(b"metadata") => METADATA,
+        _ => OTHER,
+    };
+    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+    answer.extend(address);
+    answer
+}
+
+/// A kernel's network behind an attachment's tap device, as a machine would have it.
+pub(super) struct LabGuest {
+    pub(super) namespace: Namespace,
+    pub(super) attachment: Box<dyn Attachment>,
+    wire: (OwnedFd, thread::JoinHandle<()>),
+}
+
+impl LabGuest {
+    pub(super) async fn attach(network: &NetnsNetwork, request: AttachRequest) -> Self {
+        let nameservers = vec![Ipv4Addr::from(OUTSIDE).into()];
+        let attachment = network.attach(&AttachRequest { nameservers, ..request }).await.unwrap();
+        let Some(NicLink::Tap(tap)) = attachment.guest().nic.as_ref().map(|nic| nic.link.clone()) else {
+            panic!("no tap device")
+        };
+        let mtu = attachment.guest().interfaces[0].mtu.unwrap();
+        let commands = format!(
+            "link set lo up\nlink set eth0 address {GUEST_MAC} mtu {mtu}\n\
+             address add {GUEST}/{GUEST_PREFIX} dev eth0\nlink set eth0 up\nroute add default via {GATEWAY}\n"
+        );
+        let made = in_new_namespace(move |namespace| {
+            let device = open_tap("eth0")?;
+            ip(&commands)?;
+            Ok((namespace, device))
+        });
+        let (namespace, device) = made.await.unwrap();
+        let (stop, stopped) = rustix::pipe::pipe().unwrap();
+        let tap = tap.try_clone().unwrap();
+        let wire = thread::spawn(move || carry(&device, &tap, &stop));
+        Self { namespace, attachment, wire: (stopped, wire) }
+    }
+
+    /// Whether a server answers.
+    pub(super) async fn finds(&self, address: [u8; 4], port: u16) -> bool {
+        finds(&self.namespace, address, port).await
+    }
+
+    pub(super) async fn ip(&self, commands: &'static str) {
+        self.namespace.run(move || ip(commands)).await.unwrap();
+    }
+
+    /// The code of the answer to a query for a name.
+    pub(super) async fn looks_up(&self, name: &str) -> u8 {
+        let query = query(name);
+        let ask = move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            socket.send_to(&query, SocketAddr::from((GATEWAY, 53))).unwrap();
+            let mut answer = [0; 512];
+            let len = socket.recv(&mut answer).unwrap();
+            assert!(len >= query.len() && answer[..2] == query[..2]);
+            Ok(answer[3] & 15)
+        };
+        self.namespace.run(ask).await.unwrap()
+    }
+
+    /// The same over a connection.
+    pub(super) async fn looks_up_over_tcp(&self, name: &str) -> u8 {
+        let query = query(name);
+        let ask = move || {
+            let mut connection = TcpStream::connect((GATEWAY, 53)).unwrap();
+            write_message(&mut connection, &query).unwrap();
+            Ok(read_message(&mut connection).unwrap()[3] & 15)
+        };
+        self.namespace.run(ask).await.unwrap()
+    }
+
+    /// Sends a frame as it is.
+    pub(super) fn inject(&self, frame: &[u8]) {
+        let Some(NicLink::Tap(tap)) = self.attachment.guest().nic.as_ref().map(|nic| nic.link.clone()) else {
+            panic!("no tap device")
+        };
+        let frame = [&[0; 10], frame].concat();
+        assert_eq!(rustix::io::write(tap.as_fd(), &frame).unwrap(), frame.len());
+    }
+
+    pub(super) async fn end(self) {
+        let Self { wire: (stop, wire), attachment, .. } = self;
+        drop(stop);
+        wire.join().unwrap();
+        attachment.detach().await;
+    }
+}
+
+/// Whether a server answers to somebody in a namespace.
+pub(super) async fn finds(namespace: &Namespace, address: [u8; 4], port: u16) -> bool {
+    let connect = move || {
+        let Ok(mut stream) = TcpStream::connect_timeout(&SocketAddr::from((address, port)), PATIENCE) else {
+            return Ok(false);
+        };
+        let mut said = String::new();
+        Ok(stream.read_to_string(&mut said).is_ok() && said == "hello")
+    };
+    namespace.run(connect).await.unwrap()
+}
+
+/// Passes frames between two devices until the other end of `stop` is closed.
+fn carry(one: &OwnedFd, other: &OwnedFd, stop: &OwnedFd) {
+    let mut frame = vec![0; 70_000];
+    loop {
+        let mut ready = [
+            PollFd::new(one, PollFlags::IN),
+            PollFd::new(other, PollFlags::IN),
+            PollFd::new(stop, PollFlags::IN),
+        ];
+        poll(&mut ready, None).unwrap();
+        if !ready[2].revents().is_empty() {
+            return;
+        }
+        for (from, to) in [(one, other), (other, one)] {
+            if let Ok(len) = rustix::io::read(from, &mut frame) {
+                // A device that is down takes nothing.
+                let _dropped = rustix::io::write(to, &frame[..len]);
+            }
+        }
+    }
+}
