@@ -47,13 +47,11 @@ const READY: usize = 2;
 /// How long the host's resolver may take for a name.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Where and under which names a [`NetnsNetwork`] works. For tests, which have a host of their own; the default is
-/// this host.
+/// Where a [`NetnsNetwork`] works.
 #[derive(Debug, Clone, Default)]
 pub struct NetnsOptions {
-    /// The host's network namespace, instead of that of this process, and what is named apart from other tests: the
-    /// directory of locks, the beginning of device names.
-    pub host: Option<(PathBuf, PathBuf, String)>,
+    /// The network namespace that is the host, such as those of `ip netns`; without it, that of this process.
+    pub namespace: Option<PathBuf>,
 }
 
 /// A network device in a namespace of each guest's own. The guest reaches what its policy allows by IPv4 and nothing
@@ -82,15 +80,13 @@ impl NetnsNetwork {
             return Err(NetError::Unable { network: NAME, what });
         }
         let prepare = system::on_thread(move || {
-            let (namespace, options) = match options.host {
-                None => (Namespace::own(), HostOptions::default()),
-                Some((namespace, dir, prefix)) => {
-                    let table = prefix.trim_end_matches('-').to_owned();
-                    (Namespace::open(&namespace), HostOptions { dir, prefix, table })
-                }
+            let namespace = match &options.namespace {
+                None => Namespace::own(),
+                Some(path) => Namespace::open(path),
             };
             let namespace =
                 namespace.map_err(|e| NetError::system("open the host's network namespace", e))?;
+            let options = HostOptions::of(&namespace)?;
             Host::prepare(namespace, options)
         });
         let host = Arc::new(prepare.await?);

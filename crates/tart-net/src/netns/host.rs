@@ -32,9 +32,14 @@ pub(super) struct HostOptions {
     pub(super) table: String,
 }
 
-impl Default for HostOptions {
-    fn default() -> Self {
-        Self { dir: "/run/tart-net".into(), prefix: "tart-".to_owned(), table: "tart".to_owned() }
+/// Where locks of all hosts are: a container with a network of its own is another host.
+const LOCKS: &str = "/run/tart-net";
+
+impl HostOptions {
+    /// The host that a namespace is of.
+    pub(super) fn of(namespace: &Namespace) -> Result<Self, NetError> {
+        let key = namespace.key().map_err(|e| NetError::system("identify the host's network", e))?;
+        Ok(Self { dir: Path::new(LOCKS).join(key), prefix: "tart-".to_owned(), table: "tart".to_owned() })
     }
 }
 
@@ -101,6 +106,8 @@ impl Drop for Host {
 const SETUP: &str = "setup.lock";
 /// Held in common by all runners that live.
 const LIVE: &str = "live.lock";
+/// How the names of locks of slots begin.
+const SLOT: &str = "slot-";
 /// The devices that forward only because of Tart, one a line.
 const GUARDED: &str = "guarded";
 
@@ -147,8 +154,14 @@ fn forwards(device: &str) -> bool {
     get(&forwarding(device)).is_none_or(|value| value != "0")
 }
 
-/// Removes what the host has of guests' networks when no runner lives.
+/// Removes what the host has of guests' networks when no runner lives. The locks that tell so stay.
 fn restore(options: &HostOptions) -> Result<(), NetError> {
+    for entry in fs::read_dir(&options.dir).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(SLOT.as_bytes()) {
+            // Only runners that live open it, and none does.
+            let _gone = fs::remove_file(entry.path());
+        }
+    }
     let path = options.dir.join(GUARDED);
     let guarded = fs::read_to_string(&path).unwrap_or_default();
     for device in guarded.lines() {
@@ -178,7 +191,7 @@ fn reap(options: &HostOptions, devices: &[String]) -> Result<(), NetError> {
 }
 
 fn lock_slot(options: &HostOptions, number: u16) -> Result<Option<File>, NetError> {
-    let file = open(&options.dir.join(format!("slot-{number}.lock")))?;
+    let file = open(&options.dir.join(format!("{SLOT}{number}")))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

@@ -49,6 +49,11 @@ impl Namespace {
         Self::own().map_err(|e| NetError::system("open a network namespace", e))
     }
 
+    /// A name that no other namespace of the machine has while this one lives.
+    pub(super) fn key(&self) -> io::Result<String> {
+        Ok(format!("net-{}", rustix::fs::fstat(&*self.0)?.st_ino))
+    }
+
     /// A path by which other processes of this user find it while this one lives.
     pub(super) fn path(&self) -> String {
         use std::os::fd::AsRawFd as _;

@@ -23,7 +23,7 @@ async fn a_guest_finds_public_servers_and_nothing_of_the_host_clouds_or_other_gu
     let network = lab.network().await;
     let guest = LabGuest::attach(&network, AttachRequest::default()).await;
     let other = LabGuest::attach(&network, AttachRequest::default()).await;
-    let own: Vec<_> = (0..4).map(|slot| Link::new(&lab.prefix(), slot)).collect();
+    let own: Vec<_> = (0..4).map(|slot| Link::new("tart-", slot)).collect();
 
     // The same scan from elsewhere shows that there is something to find.
     for address in [PUBLIC, PRIVATE, METADATA, AZURE, HOST] {
@@ -158,24 +158,26 @@ async fn nothing_is_left_on_the_host() {
     guest.end().await;
     drop(network);
     assert_eq!(lab.left().await, "");
+    let locks = std::fs::read_dir(lab.locks()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(locks.into_iter().all(|name| name == "live.lock" || name == "setup.lock"));
 }
 
 #[tokio::test]
 async fn what_a_killed_runner_left_is_removed_and_what_a_living_one_has_is_not() {
     let lab = Lab::new().await;
     // As a killed runner leaves it: a link, rules, and a device that forwards.
-    let locks = lab.dir.path().join("locks");
-    std::fs::create_dir(&locks).unwrap();
+    let locks = lab.locks();
+    std::fs::create_dir_all(&locks).unwrap();
     std::fs::write(locks.join("guarded"), "up0").unwrap();
     let leave = || {
-        ip("link add lab-7 type veth peer name lab-x\n")?;
-        nft("table inet lab {\n chain stale {\n }\n}\n")?;
+        ip("link add tart-7 type veth peer name lab-x\n")?;
+        nft("table inet tart {\n chain stale {\n }\n}\n")?;
         super::system::set("ipv4/conf/up0/forwarding", "1")
     };
     lab.host.run(leave).await.unwrap();
     let network = lab.network().await;
     let left = lab.left().await;
-    assert!(!left.contains("lab-7") && !left.contains("stale"), "{left}");
+    assert!(!left.contains("tart-7") && !left.contains("stale"), "{left}");
 
     let guest = LabGuest::attach(&network, AttachRequest::default()).await;
     let second = lab.network().await;

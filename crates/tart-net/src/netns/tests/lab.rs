@@ -5,6 +5,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
@@ -16,9 +17,10 @@ use super::super::{
     NetnsNetwork, NetnsOptions,
     address::{GATEWAY, GUEST, GUEST_MAC, GUEST_PREFIX},
     dns::query,
+    host::HostOptions,
     system::{Namespace, in_new_namespace, ip, open_tap, program},
 };
-use crate::{AttachRequest, Attachment, NetError, Network as _, NicLink};
+use crate::{AttachRequest, Attachment, Network as _, NicLink};
 
 /// Servers of the outside are on these addresses, all on port 80.
 pub(super) const PUBLIC: [u8; 4] = [198, 51, 100, 10];
@@ -38,14 +40,12 @@ pub(super) struct Lab {
     name: String,
     pub(super) host: Namespace,
     pub(super) outside: Namespace,
-    pub(super) dir: tempfile::TempDir,
 }
 
 impl Lab {
     pub(super) async fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("tl{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let dir = tempfile::tempdir().unwrap();
         let own = Namespace::own().unwrap();
         let commands = format!(
             "netns add {name}-host\nnetns add {name}-out\n\
@@ -73,21 +73,17 @@ impl Lab {
         thread::spawn(move || serve_dns(&dns));
         let dns = outside.run(|| Ok(TcpListener::bind("0.0.0.0:53").unwrap())).await.unwrap();
         thread::spawn(move || serve_dns_over_tcp(&dns));
-        Self { name, host, outside, dir }
-    }
-
-    pub(super) fn prefix(&self) -> String {
-        "lab-".to_owned()
+        Self { name, host, outside }
     }
 
     pub(super) async fn network(&self) -> NetnsNetwork {
-        self.try_network().await.unwrap()
+        let namespace = Some(format!("/run/netns/{}-host", self.name).into());
+        NetnsNetwork::start(NetnsOptions { namespace }).await.unwrap()
     }
 
-    async fn try_network(&self) -> Result<NetnsNetwork, NetError> {
-        let namespace = format!("/run/netns/{}-host", self.name).into();
-        let host = Some((namespace, self.dir.path().join("locks"), self.prefix()));
-        NetnsNetwork::start(NetnsOptions { host }).await
+    /// The directory of the host's locks.
+    pub(super) fn locks(&self) -> PathBuf {
+        HostOptions::of(&self.host).unwrap().dir
     }
 
     /// What is on the host that is of guests.
@@ -96,7 +92,7 @@ impl Lab {
             let links = program("ip", &["-brief", "link", "show"], "")?;
             let rules = program("nft", &["list", "ruleset"], "")?;
             let forwarding = fs::read_to_string("/proc/sys/net/ipv4/conf/up0/forwarding").unwrap();
-            let links = links.lines().filter(|line| line.contains("lab-")).collect::<Vec<_>>().join("\n");
+            let links = links.lines().filter(|line| line.contains("tart-")).collect::<Vec<_>>().join("\n");
             Ok(format!("{links}{rules}{}", if forwarding.trim() == "0" { "" } else { "forwarding" }))
         };
         self.host.run(read).await.unwrap()
@@ -106,6 +102,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         let commands = format!("netns delete {0}-host\nnetns delete {0}-out\n", self.name);
+        let _gone = fs::remove_dir_all(self.locks());
         // A test that failed has said why.
         let _gone = Namespace::own().unwrap().run_blocking(move || ip(&commands));
     }
