@@ -26,6 +26,7 @@ pub(crate) const APT_CACHE: Program = Program { name: "apt-cache", package: "apt
 pub(crate) const APT_GET: Program = Program { name: "apt-get", package: "apt" };
 pub(crate) const MKE2FS: Program = Program { name: "mke2fs", package: "e2fsprogs" };
 pub(crate) const MMDEBSTRAP: Program = Program { name: "mmdebstrap", package: "mmdebstrap" };
+pub(crate) const SQFS2TAR: Program = Program { name: "sqfs2tar", package: "squashfs-tools-ng" };
 pub(crate) const TAR: Program = Program { name: "tar", package: "tar" };
 pub(crate) const TAR2SQFS: Program = Program { name: "tar2sqfs", package: "squashfs-tools-ng" };
 

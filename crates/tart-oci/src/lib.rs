@@ -8,6 +8,7 @@
 pub mod archive;
 mod config;
 mod error;
+mod hash;
 mod index;
 mod layer;
 mod limits;
@@ -18,6 +19,7 @@ mod write;
 
 pub use config::{RunConfig, image_config};
 pub use error::LayerError;
+pub use hash::Hasher;
 pub use index::{LayerIndex, index};
 pub use layer::{Layer, LayerSource, check_layers};
 pub use limits::Limits;

@@ -116,7 +116,7 @@ impl<'a, R: Read> Reader<'a, R> {
                 return if between { broken("it ends after an extended header") } else { Ok(None) };
             };
             let kind = header.entry_type();
-            let size = header.entry_size().or_else(|error| broken(error.to_string()))?;
+            let size = numeric(&header.as_old().size, || header.entry_size())?;
             self.expect(size);
             match kind {
                 EntryType::GNULongName => extended.path = Some(self.name(size)?),
@@ -297,21 +297,29 @@ impl<'a, R: Read> Reader<'a, R> {
             let most = self.limits.xattr_bytes;
             return broken(format!("`{shown}` has {length} bytes of extended attributes, more than {most}"));
         }
-        let field = |value: io::Result<u64>| value.or_else(|error| broken(format!("`{shown}`: {error}")));
         let owner = |said: Option<u64>, field: u64| match u32::try_from(said.unwrap_or(field)) {
             Ok(id) => Ok(id),
             Err(_) => broken(format!("`{shown}` belongs to a user or group that is no 32-bit number")),
         };
-        let mode = header.mode().or_else(|error| broken(format!("`{shown}`: {error}")))?;
+        let old = header.as_old();
+        let mode = numeric(&old.mode, || header.mode().map(u64::from))?;
         let metadata = Metadata {
-            mode: mode & 0o7777,
-            uid: owner(extended.uid, field(header.uid())?)?,
-            gid: owner(extended.gid, field(header.gid())?)?,
+            mode: u32::try_from(mode & 0o7777).unwrap_or(0),
+            uid: owner(extended.uid, numeric(&old.uid, || header.uid())?)?,
+            gid: owner(extended.gid, numeric(&old.gid, || header.gid())?)?,
             mtime: extended.mtime.unwrap_or(header.mtime().unwrap_or(0)),
             xattrs: (!extended.xattrs.is_empty()).then(|| Box::new(extended.xattrs)),
         };
         Ok(Entry { path, kind, metadata, size })
     }
+}
+
+/// A number of a header. Some programs leave fields blank that they have nothing to say in.
+fn numeric(field: &[u8], value: impl FnOnce() -> io::Result<u64>) -> Result<u64> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(0);
+    }
+    value().or_else(|error| broken(error.to_string()))
 }
 
 /// The first record of an extended header: `LENGTH KEY=VALUE\n`. The value may hold anything.

@@ -40,7 +40,7 @@ pub struct Resolved {
 
 /// A document of a registry.
 pub(crate) enum Document {
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     Manifest(Box<ImageManifest>),
 }
 

@@ -114,6 +114,22 @@ impl TestRegistry {
         run(&mut command).map(drop)
     }
 
+    /// The digests of an image's layers.
+    ///
+    /// # Errors
+    /// What skopeo says.
+    pub fn layers(&self, name: &str) -> anyhow::Result<Vec<String>> {
+        let mut command = Command::new("skopeo");
+        command.args(["inspect", "--raw", "--tls-verify=false"]);
+        if let Some((user, password)) = self.options.users.first() {
+            command.arg(format!("--creds={user}:{password}"));
+        }
+        let manifest = run(command.arg(format!("docker://{}", self.reference(name))))?;
+        let manifest: serde_json::Value = serde_json::from_str(&manifest)?;
+        let layers = manifest["layers"].as_array().context("the manifest has no layers")?;
+        Ok(layers.iter().filter_map(|layer| layer["digest"].as_str().map(str::to_owned)).collect())
+    }
+
     /// The file of a stored blob (`sha256:...`), for tests that damage it.
     #[must_use]
     pub fn blob_file(&self, digest: &str) -> PathBuf {

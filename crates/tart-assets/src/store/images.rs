@@ -17,15 +17,17 @@ use std::{
     io::{self, Write},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    process::Stdio,
     time::{Duration, SystemTime},
 };
 
 use rustix::fs::FlockOperation;
 
-use super::{Manifest, Store, StoredFile, key_of, objects};
+use super::{Manifest, Store, StoredFile, entries, key_of, objects};
 use crate::{
     error::{AssetError, IoContext, Result},
     model::{ImageConfig, ImageDisk, Kind},
+    program::SQFS2TAR,
     squashfs,
 };
 
@@ -236,7 +238,14 @@ impl Store {
     /// # Errors
     /// If the disk cannot be opened.
     pub fn lease(&self, disk: &ImageDisk) -> Result<Option<Lease>> {
-        let path = &disk.path;
+        self.lease_file(&disk.path)
+    }
+
+    /// The same for a layer's file.
+    ///
+    /// # Errors
+    /// If the file cannot be opened.
+    pub fn lease_file(&self, path: &Path) -> Result<Option<Lease>> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -312,6 +321,21 @@ impl Store {
         Ok(())
     }
 
+    /// Forgets a layer, also half a one, unless a process fetches or uses it.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn discard_layer(&self, digest: &str) -> Result<()> {
+        let hex = digits(digest)?;
+        let path = self.root().join("locks").join(hex);
+        let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
+        let fetched = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
+        if fetched || is_locked(&objects::path(self.root(), hex)) {
+            return Ok(());
+        }
+        self.remove_layer(digest)
+    }
+
     /// Waits until no other process fetches what has this digest. `waiting` is called if one does. Blocks; the lock
     /// ends with the returned file.
     ///
@@ -352,6 +376,9 @@ impl Store {
                 return Ok(evicted);
             }
             let hex = key(&path);
+            if is_locked(&objects::path(self.root(), &hex)) {
+                continue;
+            }
             self.remove_layer(&hex)?;
             let bytes = manifest.map_or(0, |manifest| manifest.files.iter().map(|file| file.size).sum());
             evicted.layers += 1;
@@ -370,6 +397,80 @@ impl Store {
             evicted.images.push(image.manifest);
         }
         Ok(evicted)
+    }
+
+    /// Removes layers and images that were not used for that long and are not in use now.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub fn prune_pulled(&self, unused_for: Duration) -> Result<Evicted> {
+        let _lock = self.images_lock()?;
+        let mut evicted = Evicted::default();
+        for (path, manifest, age) in self.entries_of(Kind::Layer)? {
+            if age >= unused_for && !is_locked(&objects::path(self.root(), &key(&path))) {
+                self.remove_layer(&key(&path))?;
+                evicted.layers += 1;
+                evicted.bytes += manifest.map_or(0, |entry| entry.files.iter().map(|file| file.size).sum());
+            }
+        }
+        for image in self.all_pulled()? {
+            if image.unused_for >= unused_for && self.remove_unless_used(&image)? {
+                evicted.bytes += image.size;
+                evicted.images.push(image.manifest);
+            }
+        }
+        evicted.left = self.pulled_bytes()?;
+        Ok(evicted)
+    }
+
+    /// An image that the administrator put here under exactly that name, or [`super::DEFAULT_IMAGE`].
+    ///
+    /// # Errors
+    /// If it is damaged, or the default image cannot be built.
+    pub fn local_image(&self, name: &str) -> Result<Option<ImageDisk>> {
+        if name == super::DEFAULT_IMAGE || name.is_empty() {
+            return self.image(name).map(Some);
+        }
+        let Ok(key) = entries::name_key(name) else { return Ok(None) };
+        self.find(Kind::Image, &key)?.map(super::Opened::image).transpose()
+    }
+
+    /// Makes an image of the administrator from the tar stream that `write` writes. An image of that name is replaced.
+    ///
+    /// # Errors
+    /// If the name is not one, what `write` says, or why there is no disk.
+    pub fn add_named<E: From<AssetError>>(
+        &self,
+        name: &str,
+        image: NewImage,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    ) -> Result<ImageDisk, E> {
+        let key = entries::name_key(name)?;
+        let disk = squashfs::write(self, DISK, write)?;
+        let manifest = Manifest {
+            kind: Kind::Image,
+            name: name.to_owned(),
+            files: vec![disk],
+            details: image.details,
+            image: image.config,
+        };
+        self.save(&key, &manifest)?;
+        Ok(self.open_entry(manifest)?.image()?)
+    }
+
+    /// Writes the files of a disk as a tar archive.
+    ///
+    /// # Errors
+    /// If the disk cannot be read, or `out` takes no more.
+    pub fn unpack(&self, disk: &ImageDisk, out: &mut dyn Write) -> Result<()> {
+        let mut command = SQFS2TAR.command([disk.path.as_os_str()]);
+        command.stdout(Stdio::piped());
+        let mut running = SQFS2TAR.start(self, command)?;
+        let Some(mut tar) = running.child.stdout.take() else {
+            return Err(AssetError::malformed("sqfs2tar", "it has no standard output"));
+        };
+        io::copy(&mut tar, out).at("write", "the archive")?;
+        running.finish()
     }
 
     /// Removes an image with its names. False if it is in use.

@@ -85,6 +85,12 @@ impl Store {
         Ok(Draft { file })
     }
 
+    /// Where unfinished files are.
+    #[must_use]
+    pub fn temporary_dir(&self) -> PathBuf {
+        self.temporary()
+    }
+
     pub(crate) fn temporary(&self) -> PathBuf {
         self.root.join("tmp")
     }
@@ -109,6 +115,10 @@ impl Store {
         file.set_permissions(fs::Permissions::from_mode(0o444)).at("protect", &temporary)?;
         file.sync_all().at("write", &temporary)?;
         let path = path(&self.root, &digest);
+        if self.check(&digest).is_ok() {
+            // Somebody may have a lease on the file that is there.
+            return Ok(StoredFile { role: role.to_owned(), digest, size });
+        }
         fs::rename(&temporary, &path).at("store", &path)?;
         // Its name is another file's now, or nobody's.
         drop(draft.file.keep());
