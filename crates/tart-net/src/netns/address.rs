@@ -88,6 +88,8 @@ pub(super) const INNER_SETTINGS: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
+    // The rules limit refusals themselves; six in a burst and then one a second would make a job wait.
+    ("ipv4/icmp_ratelimit", "0"),
     // A device answers for its own address only.
     ("ipv4/conf/all/arp_ignore", "1"),
 ];

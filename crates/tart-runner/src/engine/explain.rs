@@ -32,7 +32,7 @@ pub(super) fn disk_full(disk: ByteSize) -> String {
 }
 
 /// Destinations that are named at most.
-const DESTINATIONS: usize = 5;
+const DESTINATIONS: usize = 10;
 
 /// The warnings about what the network policy did not let through.
 pub(super) fn network(usage: &Usage) -> Vec<String> {
@@ -83,9 +83,9 @@ mod tests {
     #[test]
     fn denied_connections_are_named_and_counted() {
         let denied = |port: u16| tart_net::Denied { destination: format!("10.0.0.1:{port}/tcp"), packets: 1 };
-        let usage = Usage { denied: (1..=7).map(denied).collect(), forged: 2, ..Usage::default() };
+        let usage = Usage { denied: (1..=12).map(denied).collect(), forged: 2, ..Usage::default() };
         insta::assert_snapshot!(network(&usage).join("\n"), @"
-        the network policy denied connections to 10.0.0.1:1/tcp, 10.0.0.1:2/tcp, 10.0.0.1:3/tcp, 10.0.0.1:4/tcp, 10.0.0.1:5/tcp and 2 more
+        the network policy denied connections to 10.0.0.1:1/tcp, 10.0.0.1:2/tcp, 10.0.0.1:3/tcp, 10.0.0.1:4/tcp, 10.0.0.1:5/tcp, 10.0.0.1:6/tcp, 10.0.0.1:7/tcp, 10.0.0.1:8/tcp, 10.0.0.1:9/tcp, 10.0.0.1:10/tcp and 2 more
         the job sent network packets with forged addresses (2), which went nowhere
         ");
         assert!(network(&Usage::default()).is_empty());

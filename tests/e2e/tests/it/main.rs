@@ -6,6 +6,7 @@ mod exec;
 mod floods;
 mod images;
 mod jobs;
+mod netns;
 mod network;
 mod peers;
 mod signals;

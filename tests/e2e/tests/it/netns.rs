@@ -1,0 +1,142 @@
+//! `mode = "netns"`: a machine between a host and an outside that are network namespaces of the test. Needs root.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::process::Command;
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tart_e2e::{Config, JOB, Scene};
+use tart_test_gitlab::{JobSpec, JobState};
+
+/// A shell function that says whether a server at `host port` says hello.
+const SCAN: &str = "scan() { timeout 5 bash -c \"exec 3<>/dev/tcp/$1/$2 && grep -q hello <&3\" 2>/dev/null && echo \"found: $1 $2\" || echo \"nothing: $1 $2\"; }";
+
+/// Addresses of the outside, each with a server.
+const OUTSIDE: [&str; 4] = ["198.51.100.10", "198.51.100.11", "10.9.9.9", "169.254.169.254"];
+
+const POLICY: &str =
+    "[runners.microvm.network]\nmode = \"netns\"\ndns = [\"203.0.113.1\"]\ndeny = [\"198.51.100.11\"]";
+
+fn ip(commands: &str) {
+    for command in commands.lines() {
+        let status = Command::new("ip").args(command.split_whitespace()).status().expect("ip runs");
+        assert!(status.success(), "ip {command}: {status}");
+    }
+}
+
+/// Moves this thread, and with it all that it starts, into a host of the test's own.
+fn enter_lab() -> Lab {
+    let lab = Lab(format!("te{}", std::process::id()));
+    let Lab(name) = &lab;
+    ip(&format!(
+        "netns add {name}-host\nnetns add {name}-out\n\
+         link add up0 netns {name}-host type veth peer name up0 netns {name}-out\n\
+         -n {name}-host link set lo up\n-n {name}-host address add 203.0.113.2/24 dev up0\n\
+         -n {name}-host link set up0 up\n-n {name}-host route add default via 203.0.113.1\n\
+         -n {name}-out link set lo up\n-n {name}-out address add 203.0.113.1/24 dev up0\n\
+         -n {name}-out link set up0 up"
+    ));
+    for address in OUTSIDE {
+        ip(&format!("-n {name}-out address add {address}/32 dev lo"));
+    }
+    enter(&format!("{name}-out"));
+    let (listener, dns) = (TcpListener::bind("0.0.0.0:80"), UdpSocket::bind("0.0.0.0:53"));
+    enter(&format!("{name}-host"));
+    let on_host = TcpListener::bind("0.0.0.0:80");
+    for listener in [listener, on_host] {
+        let listener = listener.expect("a namespace of its own has all ports free");
+        thread::spawn(move || greet(&listener));
+    }
+    let dns = dns.expect("a namespace of its own has all ports free");
+    thread::spawn(move || serve_dns(&dns));
+    lab
+}
+
+fn enter(name: &str) {
+    let namespace = File::open(format!("/run/netns/{name}")).expect("the namespace was made");
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("this is root");
+}
+
+struct Lab(String);
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for end in ["host", "out"] {
+            // A test that failed has said why.
+            let _gone = Command::new("ip").args(["netns", "delete", &format!("{}-{end}", self.0)]).status();
+        }
+    }
+}
+
+fn greet(listener: &TcpListener) {
+    for mut connection in listener.incoming().flatten() {
+        let _gone = connection.write_all(b"hello\n");
+    }
+}
+
+/// Answers every query for an IPv4 address with the same one, and others with nothing.
+fn serve_dns(socket: &UdpSocket) {
+    let mut buffer = [0; 512];
+    while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+        let name = buffer[12..len].iter().position(|byte| *byte == 0).unwrap_or_default();
+        let end = 12 + name + 5;
+        let mut answer = buffer[..end].to_vec();
+        let is_address = buffer[end - 4..end] == [0, 1, 0, 1];
+        (answer[2], answer[3], answer[7], answer[11]) = (0x81, 0x80, u8::from(is_address), 0);
+        if is_address {
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 51, 100, 10]);
+        }
+        let _gone = socket.send_to(&answer, from);
+    }
+}
+
+/// What was found by the lines `found: host port` of a log.
+fn found(log: &str) -> Vec<&str> {
+    let lines = log.lines().filter(|line| !line.contains("echo"));
+    lines
+        .filter_map(|line| line.split_once("found: ").map(|(_, found)| found.trim_end_matches('\r')))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_guest_finds_what_is_public_and_nothing_of_the_host_or_of_clouds() {
+    let _lab = enter_lab();
+    let scene = Scene::start(&Config::default().microvm(POLICY)).await;
+    let server = scene.server.url().trim_start_matches("http://").replace(':', " ");
+    let mut lines = vec![SCAN.to_owned()];
+    let hosts = ["127.0.0.1", "203.0.113.2", "192.0.0.1", "169.254.64.0", "169.254.64.1", "169.254.64.2"];
+    let all = OUTSIDE.iter().chain(&hosts).chain(&["public.test"]);
+    lines.extend(all.map(|host| format!("scan {host} 80")));
+    // The server of the job is on the host's loopback; it says hello to nobody, but is there.
+    lines.push(format!("exec 3<>/dev/tcp/{} && echo served", server.replace(' ', "/")));
+    let job = scene.server.enqueue(JobSpec::script(lines).env("GIT_STRATEGY", "none")).await;
+    let tart = scene.run();
+    assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
+    let log = job.log();
+    assert_eq!(found(&log), ["198.51.100.10 80", "public.test 80"], "{log}");
+    assert!(log.lines().any(|line| line.ends_with(" served")), "{log}");
+    let denied =
+        log.lines().find(|line| line.contains("the network policy denied connections to")).expect(&log);
+    for address in ["10.9.9.9:80/tcp", "169.254.169.254:80/tcp", "198.51.100.11:80/tcp"] {
+        assert!(denied.contains(address), "{denied}");
+    }
+
+    // A job narrows what it reaches, by name and not beyond.
+    let lines =
+        [SCAN, "scan 198.51.100.10 80", "scan narrow.test 80", "scan other.test 80", "scan 10.9.9.9 80"];
+    let narrowed = JobSpec::script(lines.map(str::to_owned)).env("GIT_STRATEGY", "none");
+    let narrowed = narrowed.env("TART_EGRESS_ALLOW", "narrow.test:80, 10.9.9.9");
+    let job = scene.server.enqueue(narrowed).await;
+    assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
+    assert_eq!(found(&job.log()), ["narrow.test 80"], "{}", job.log());
+    scene.drain(tart).await;
+    scene.finish();
+
+    let rules = Command::new("nft").args(["list", "ruleset"]).output().expect("nft runs");
+    assert!(rules.stdout.is_empty(), "{}", String::from_utf8_lossy(&rules.stdout));
+    let links = Command::new("ip").args(["-brief", "link"]).output().expect("ip runs");
+    assert!(!String::from_utf8_lossy(&links.stdout).contains("tart-"), "{links:?}");
+}
