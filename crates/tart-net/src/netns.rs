@@ -135,9 +135,13 @@ impl Network for NetnsNetwork {
     }
 
     fn describe(&self) -> String {
-        "netns: jobs reach public addresses by IPv4 and what the configuration allows; neither this host nor each \
-         other; no IPv6"
-            .to_owned()
+        let firewall = self.shared.host.firewall.as_ref().map_or_else(String::new, |chain| {
+            format!("; this host's chain `{chain}` drops what no rule of it accepts: let devices `tart-*` pass there")
+        });
+        format!(
+            "netns: jobs reach public addresses by IPv4 and what the configuration allows; neither this host nor \
+             each other; no IPv6{firewall}"
+        )
     }
 
     async fn attach(&self, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {

@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::{Mutex, Semaphore},
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -45,6 +45,9 @@ const MAX_CONNECTIONS: usize = 8;
 
 /// How long a connection may take for a query.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a socket rests after an error, which may not be the last.
+const RECOVERY: Duration = Duration::from_millis(100);
 
 /// Largest datagram.
 const MAX_DATAGRAM: usize = 65_535;
@@ -87,10 +90,12 @@ impl Forwarder {
         let permits = Arc::new(Semaphore::new(MAX_QUERIES));
         let mut queries = JoinSet::new();
         let mut buffer = vec![0; MAX_DATAGRAM];
-        // An error is of one answer that did not arrive, not of the socket.
         loop {
             while queries.try_join_next().is_some() {}
-            let Ok((len, from)) = socket.recv_from(&mut buffer).await else { continue };
+            let Ok((len, from)) = socket.recv_from(&mut buffer).await else {
+                sleep(RECOVERY).await;
+                continue;
+            };
             let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
             let query = buffer.get(..len).unwrap_or_default().to_vec();
             let (forwarder, socket) = (self.clone(), socket.clone());
@@ -111,7 +116,7 @@ impl Forwarder {
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let Ok((mut connection, _)) = listener.accept().await else {
                 // Out of descriptors, most likely; others give theirs back.
-                tokio::task::yield_now().await;
+                sleep(RECOVERY).await;
                 continue;
             };
             let forwarder = self.clone();

@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{
     address::{Link, MAX_SLOTS, slot_of},
-    routes::{Routes, parse_links, parse_routes},
+    routes::{Routes, dropping_chain, parse_links, parse_routes},
     rules,
     system::{Namespace, get, ip, nft, program, set},
 };
@@ -50,6 +50,8 @@ pub(super) struct Host {
     pub(super) options: HostOptions,
     /// MTU of the way out.
     pub(super) mtu: u32,
+    /// A chain of the host that may drop what guests send.
+    pub(super) firewall: Option<String>,
     live: File,
     next: AtomicU16,
 }
@@ -65,8 +67,12 @@ impl Host {
     /// Prepares the host that the namespace is of. Blocks.
     pub(super) fn prepare(namespace: Namespace, options: HostOptions) -> Result<Self, NetError> {
         let wanted = options.clone();
-        let (mtu, live) = namespace.run_blocking(move || prepare(&wanted))?;
-        Ok(Self { namespace, options, mtu, live, next: AtomicU16::new(0) })
+        let (mtu, firewall, live) = namespace.run_blocking(move || {
+            let (mtu, live) = prepare(&wanted)?;
+            let chains = program("nft", &["--json", "list", "chains"], "")?;
+            Ok((mtu, dropping_chain(&chains), live))
+        })?;
+        Ok(Self { namespace, options, mtu, firewall, live, next: AtomicU16::new(0) })
     }
 
     /// Takes a free slot. Slots are taken in turn, so that the host has forgotten the connections of the one before.

@@ -63,6 +63,38 @@ pub(super) fn parse_routes(json: &str) -> Vec<Route> {
     serde_json::from_str(json).unwrap_or_default()
 }
 
+#[derive(Deserialize)]
+struct Answer {
+    nftables: Vec<Object>,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    chain: Option<Chain>,
+}
+
+#[derive(Deserialize)]
+struct Chain {
+    family: String,
+    table: String,
+    name: String,
+    hook: Option<String>,
+    policy: Option<String>,
+}
+
+/// The chain that drops what is forwarded unless a rule says otherwise, if the host has one that IPv4 passes. Reads
+/// `nft --json list chains`.
+pub(super) fn dropping_chain(json: &str) -> Option<String> {
+    let answer: Answer = serde_json::from_str(json).ok()?;
+    let mut chains = answer.nftables.into_iter().filter_map(|object| object.chain);
+    let dropping = chains.find(|chain| {
+        chain.hook.as_deref() == Some("forward")
+            && chain.policy.as_deref() == Some("drop")
+            && matches!(chain.family.as_str(), "ip" | "inet")
+    })?;
+    Some(format!("{} {} {}", dropping.family, dropping.table, dropping.name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +107,17 @@ mod tests {
         let routes = Routes::new(parse_links(links), &parse_routes(routes));
         assert_eq!((routes.mtu, routes.routed.join(" ").as_str()), (1400, "eth0 vpn"));
         assert_eq!(routes.devices.len(), 3);
+    }
+
+    #[test]
+    fn a_firewall_that_drops_what_is_forwarded_is_found() {
+        let chains = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
+            {"chain": {"family": "ip", "table": "nat", "name": "DOCKER", "handle": 1}},
+            {"chain": {"family": "inet", "table": "tart", "name": "forward", "hook": "forward", "policy": "accept"}},
+            {"chain": {"family": "ip6", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}},
+            {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}}]}"#;
+        assert_eq!(dropping_chain(chains).as_deref(), Some("ip filter FORWARD"));
+        assert_eq!(dropping_chain(r#"{"nftables": []}"#), None);
     }
 
     #[test]

@@ -163,6 +163,26 @@ async fn nothing_is_left_on_the_host() {
 }
 
 #[tokio::test]
+async fn a_host_that_forwards_for_guests_is_no_router_for_others() {
+    let lab = Lab::new().await;
+    let inside = lab.inside([10, 55, 0, 2]).await;
+    lab.outside.run(|| ip("route add 10.55.0.0/24 via 203.0.113.2\n")).await.unwrap();
+    let network = lab.network().await;
+    let guest = LabGuest::attach(&network, AttachRequest::default()).await;
+    assert!(guest.finds(PUBLIC, 80).await);
+    assert!(!finds(&lab.outside, [10, 55, 0, 2], 80).await);
+    assert!(!finds(&inside, OUTSIDE, 80).await);
+    guest.end().await;
+    drop(network);
+    // As a router, it would let both pass.
+    lab.host.run(|| super::system::set("ipv4/ip_forward", "1")).await.unwrap();
+    assert!(finds(&lab.outside, [10, 55, 0, 2], 80).await);
+    let network = lab.network().await;
+    assert!(finds(&inside, OUTSIDE, 80).await, "what the host forwards anyway is its own affair");
+    drop(network);
+}
+
+#[tokio::test]
 async fn what_a_killed_runner_left_is_removed_and_what_a_living_one_has_is_not() {
     let lab = Lab::new().await;
     // As a killed runner leaves it: a link, rules, and a device that forwards.

@@ -138,7 +138,7 @@ fn is_worth_retrying(error: &GuestFailure) -> bool {
             tart_vmm::VmmError::Spec { .. }
                 | tart_vmm::VmmError::KernelArgument { .. }
                 | tart_vmm::VmmError::Program { .. }
-        )
+        ) | GuestFailure::Network(tart_net::NetError::Unable { .. })
     )
 }
 

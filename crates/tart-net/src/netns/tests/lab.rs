@@ -81,6 +81,23 @@ impl Lab {
         NetnsNetwork::start(NetnsOptions { namespace }).await.unwrap()
     }
 
+    /// Another network of the host, with a server.
+    pub(super) async fn inside(&self, address: [u8; 4]) -> Namespace {
+        let host = self.host.path();
+        let address = Ipv4Addr::from(address);
+        let made = in_new_namespace(move |namespace| {
+            ip(&format!(
+                "link set lo up\nlink add eth0 type veth peer name in0 netns {host}\n\
+                 address add {address}/24 dev eth0\nlink set eth0 up\nroute add default via 10.55.0.1\n"
+            ))?;
+            Ok((namespace, TcpListener::bind("0.0.0.0:80").unwrap()))
+        });
+        let (namespace, listener) = made.await.unwrap();
+        thread::spawn(move || greet(&listener));
+        self.host.run(|| ip("address add 10.55.0.1/24 dev in0\nlink set in0 up\n")).await.unwrap();
+        namespace
+    }
+
     /// The directory of the host's locks.
     pub(super) fn locks(&self) -> PathBuf {
         HostOptions::of(&self.host).unwrap().dir
