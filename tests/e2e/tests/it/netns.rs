@@ -7,8 +7,9 @@ use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::thread;
 
+use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tart_e2e::{Config, JOB, Scene};
+use tart_e2e::{Config, JOB, SOON, Scene};
 use tart_test_gitlab::{JobSpec, JobState};
 
 /// A shell function that says whether a server at `host port` says hello.
@@ -135,8 +136,36 @@ async fn a_guest_finds_what_is_public_and_nothing_of_the_host_or_of_clouds() {
     scene.drain(tart).await;
     scene.finish();
 
-    let rules = Command::new("nft").args(["list", "ruleset"]).output().expect("nft runs");
-    assert!(rules.stdout.is_empty(), "{}", String::from_utf8_lossy(&rules.stdout));
-    let links = Command::new("ip").args(["-brief", "link"]).output().expect("ip runs");
-    assert!(!String::from_utf8_lossy(&links.stdout).contains("tart-"), "{links:?}");
+    assert_eq!(left(), "");
+}
+
+#[tokio::test]
+async fn the_network_of_a_killed_runner_is_removed_by_the_next() {
+    let _lab = enter_lab();
+    let scene = Scene::start(&Config::default().microvm(POLICY)).await;
+    let lost = scene.server.enqueue(JobSpec::script(["echo it runs", "sleep 100000"])).await;
+    let mut tart = scene.run();
+    lost.wait_log_contains("it runs", JOB).await;
+    assert!(left().contains("tart-") && left().contains("table inet tart"), "{}", left());
+    tart.signal(Signal::KILL);
+    tart.wait(SOON).await;
+    let processes = scene.leftovers().wait_for_processes(SOON);
+    assert!(processes.is_empty(), "they outlive the runner: {processes:?}");
+    assert!(left().contains("table inet tart"), "a killed runner cannot remove its rules");
+    lost.fail("runner_system_failure");
+
+    let tart = scene.run();
+    tart.wait_output("ready for jobs", SOON).await;
+    scene.drain(tart).await;
+    scene.finish();
+    assert_eq!(left(), "");
+}
+
+/// What the host has of guests' networks.
+fn left() -> String {
+    let rules = Command::new("nft").args(["list", "ruleset"]).output().expect("nft runs").stdout;
+    let links = Command::new("ip").args(["-brief", "link"]).output().expect("ip runs").stdout;
+    let links = String::from_utf8_lossy(&links);
+    let links: Vec<_> = links.lines().filter(|line| line.contains("tart-")).collect();
+    links.join("\n") + &String::from_utf8_lossy(&rules)
 }
