@@ -41,17 +41,22 @@ use system::Namespace;
 
 pub(crate) const NAME: &str = "netns";
 
-/// Namespaces that are kept ready for guests to come.
-const READY: usize = 2;
-
 /// How long the host's resolver may take for a name.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Where a [`NetnsNetwork`] works.
-#[derive(Debug, Clone, Default)]
+/// Where a [`NetnsNetwork`] works, and how far ahead.
+#[derive(Debug, Clone)]
 pub struct NetnsOptions {
     /// The network namespace that is the host, such as those of `ip netns`; without it, that of this process.
     pub namespace: Option<PathBuf>,
+    /// Namespaces that are kept ready for guests to come.
+    pub ready: usize,
+}
+
+impl Default for NetnsOptions {
+    fn default() -> Self {
+        Self { namespace: None, ready: 2 }
+    }
 }
 
 /// A network device in a namespace of each guest's own. The guest reaches what its policy allows by IPv4 and nothing
@@ -67,6 +72,7 @@ struct Shared {
     /// Dropped before the host, which they are links of.
     ready: Mutex<Vec<Space>>,
     host: Arc<Host>,
+    wanted: usize,
 }
 
 impl NetnsNetwork {
@@ -79,6 +85,7 @@ impl NetnsNetwork {
             let what = format!("be used without {capability}: run Tart as root, or use `mode = \"passt\"`");
             return Err(NetError::Unable { network: NAME, what });
         }
+        let wanted = options.ready;
         let prepare = system::on_thread(move || {
             let namespace = match &options.namespace {
                 None => Namespace::own(),
@@ -91,7 +98,7 @@ impl NetnsNetwork {
         });
         let host = Arc::new(prepare.await?);
         let first = Space::create(host.clone()).await?;
-        let shared = Arc::new(Shared { ready: Mutex::new(vec![first]), host });
+        let shared = Arc::new(Shared { ready: Mutex::new(vec![first]), host, wanted });
         Ok(Self { shared, refills: Mutex::default() })
     }
 
@@ -115,7 +122,7 @@ impl NetnsNetwork {
         }
         let shared = self.shared.clone();
         refills.spawn(async move {
-            while shared.ready.lock().unwrap_or_else(PoisonError::into_inner).len() < READY {
+            while shared.ready.lock().unwrap_or_else(PoisonError::into_inner).len() < shared.wanted {
                 match Space::create(shared.host.clone()).await {
                     Ok(space) => shared.ready.lock().unwrap_or_else(PoisonError::into_inner).push(space),
                     Err(error) => {

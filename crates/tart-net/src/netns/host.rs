@@ -94,12 +94,14 @@ impl Drop for Host {
         let options = self.options.clone();
         let ended = self.live.try_clone().map_err(|e| NetError::system("use a lock", e)).and_then(|live| {
             self.namespace.run_blocking(move || {
-                let _setup = lock(&options.dir, SETUP, FlockOperation::LockExclusive)?;
-                match flock(&live, FlockOperation::NonBlockingLockExclusive) {
-                    Ok(()) => restore(&options),
+                let _setup = lock_setup(&options)?;
+                if flock(&live, FlockOperation::NonBlockingLockExclusive).is_err() {
                     // Another runner lives.
-                    Err(_) => Ok(()),
+                    return Ok(());
                 }
+                restore(&options)?;
+                let dir = &options.dir;
+                fs::remove_dir_all(dir).map_err(|e| NetError::system(format!("remove {}", dir.display()), e))
             })
         });
         if let Err(error) = ended {
@@ -118,12 +120,8 @@ const SLOT: &str = "slot-";
 const GUARDED: &str = "guarded";
 
 fn prepare(options: &HostOptions) -> Result<(u32, File), NetError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&options.dir)
-        .map_err(|e| NetError::system(format!("make the directory {}", options.dir.display()), e))?;
-    let _setup = lock(&options.dir, SETUP, FlockOperation::LockExclusive)?;
+    let _setup = lock_setup(options)?;
+    make_dir(&options.dir)?;
     let live = open(&options.dir.join(LIVE))?;
     let alone = flock(&live, FlockOperation::NonBlockingLockExclusive).is_ok();
     if alone {
@@ -160,14 +158,8 @@ fn forwards(device: &str) -> bool {
     get(&forwarding(device)).is_none_or(|value| value != "0")
 }
 
-/// Removes what the host has of guests' networks when no runner lives. The locks that tell so stay.
+/// Removes what the host has of guests' networks when no runner lives.
 fn restore(options: &HostOptions) -> Result<(), NetError> {
-    for entry in fs::read_dir(&options.dir).into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(SLOT.as_bytes()) {
-            // Only runners that live open it, and none does.
-            let _gone = fs::remove_file(entry.path());
-        }
-    }
     let path = options.dir.join(GUARDED);
     let guarded = fs::read_to_string(&path).unwrap_or_default();
     for device in guarded.lines() {
@@ -205,10 +197,19 @@ fn lock_slot(options: &HostOptions, number: u16) -> Result<Option<File>, NetErro
     }
 }
 
-fn lock(dir: &Path, name: &str, operation: FlockOperation) -> Result<File, NetError> {
-    let file = open(&dir.join(name))?;
-    flock(&file, operation).map_err(|e| NetError::system(format!("lock {name} in {}", dir.display()), e))?;
+/// Takes the lock of all hosts. It is outside of their directories, which are removed under it.
+fn lock_setup(options: &HostOptions) -> Result<File, NetError> {
+    let locks = options.dir.parent().unwrap_or(&options.dir);
+    make_dir(locks)?;
+    let file = open(&locks.join(SETUP))?;
+    flock(&file, FlockOperation::LockExclusive)
+        .map_err(|e| NetError::system(format!("use the locks in {}", locks.display()), e))?;
     Ok(file)
+}
+
+fn make_dir(dir: &Path) -> Result<(), NetError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|e| NetError::system(format!("make the directory {}", dir.display()), e))
 }
 
 fn open(path: &Path) -> Result<File, NetError> {

@@ -78,7 +78,7 @@ impl Lab {
 
     pub(super) async fn network(&self) -> NetnsNetwork {
         let namespace = Some(format!("/run/netns/{}-host", self.name).into());
-        NetnsNetwork::start(NetnsOptions { namespace }).await.unwrap()
+        NetnsNetwork::start(NetnsOptions { namespace, ..NetnsOptions::default() }).await.unwrap()
     }
 
     /// Another network of the host, with a server.
