@@ -54,6 +54,13 @@ static ROWS: &[(&str, Support)] = &[
     ("runners.monitoring", NotYet),
     ("runners.experimental", NotYet),
     ("runners.docker", NotYet),
+    ("runners.docker.image", Works),
+    ("runners.docker.pull_policy", Works),
+    ("runners.docker.allowed_pull_policies", Works),
+    ("runners.docker.allowed_images", Works),
+    ("runners.docker.user", Works),
+    ("runners.docker.allowed_users", Works),
+    ("runners.docker.disable_entrypoint_overwrite", Works),
     ("runners.docker.oom_kill_disable", Ignored(NO_CONTAINER)),
     ("runners.docker.links", Ignored("Docker has deprecated it; services are found by their names")),
     (
@@ -124,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_section_speaks_for_keys_without_a_row() {
-        assert_eq!(of("runners.docker.image"), NotYet);
+        assert_eq!(of("runners.docker.image"), Works);
+        assert_eq!(of("runners.docker.cap_add"), NotYet);
         assert_eq!(of("runners.cache.s3.BucketName"), NotYet);
         assert_eq!(of("runners.limit"), Works);
         assert!(matches!(of("runners.docker.gpus"), Refused(_)));

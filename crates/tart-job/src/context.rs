@@ -93,6 +93,32 @@ pub struct RunnerContext {
     pub secrets: Vec<tart_spec::Variable>,
 }
 
+impl RunnerContext {
+    /// What a runner without a configuration of its own adds: `/builds` and `/cache`, and nothing else.
+    pub fn plain(product: Product) -> Self {
+        Self {
+            product,
+            short_token: "local".to_owned(),
+            host_name: None,
+            environment: Vec::new(),
+            feature_flags: BTreeMap::new(),
+            builds_dir: "/builds".to_owned(),
+            cache_dir: "/cache".to_owned(),
+            shared_builds_dir: false,
+            custom_build_dir: true,
+            clean_git_config: true,
+            debug_trace_disabled: false,
+            concurrent_id: 0,
+            concurrent_project_id: 0,
+            clone_url: None,
+            tls: TlsFiles::default(),
+            correlation_id: None,
+            scripts: RunnerScripts::default(),
+            secrets: Vec::new(),
+        }
+    }
+}
+
 impl fmt::Debug for RunnerContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunnerContext")

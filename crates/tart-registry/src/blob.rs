@@ -23,6 +23,10 @@ struct Growing {
     file: File,
     hasher: Sha256,
     length: u64,
+    /// What it will have.
+    size: u64,
+    /// For messages.
+    what: String,
 }
 
 impl Registry {
@@ -50,50 +54,62 @@ impl Registry {
                 problem,
             });
         };
-        let mut growing = Growing::open(to, descriptor.size()).await?;
-        progress(growing.length);
         let what = format!("layer {}", hex.get(..12).unwrap_or(hex));
-        let call = || blob_call(reference, &digest, &what);
+        let mut growing = Growing::open(to, descriptor.size(), what).await?;
+        progress(growing.length);
         let mut barren = 0;
         while growing.length < descriptor.size() {
             let before = growing.length;
-            let result = self
-                .anywhere(reference, auth, async |endpoint, auth| {
-                    let call = Call { from: growing.length, ..call() };
-                    let response = match self.send(&endpoint, reference, &auth, call).await {
-                        // What is here is not the beginning of what is there.
-                        Err(RegistryError::Answer { status: 416, .. }) => {
-                            growing.restart().await?;
-                            return Ok(());
-                        }
-                        response => response?,
-                    };
-                    growing.receive(&endpoint, response, descriptor.size(), &what, progress).await
-                })
-                .await;
-            result?;
+            let mut tries = self.tries(reference, auth);
+            loop {
+                let (endpoint, auth) = tries.next().await?;
+                let got = self.receive(&endpoint, reference, descriptor, &auth, &mut growing, progress);
+                match got.await {
+                    Ok(()) => break,
+                    Err(error) => tries.failed(error).await?,
+                }
+            }
             // Any number of lost connections is fine as long as each brings something.
             barren = if growing.length > before { 0 } else { barren + 1 };
             if barren >= self.settings().attempts.max(1) {
                 return Err(RegistryError::Content {
                     host: reference.registry().to_owned(),
-                    what,
+                    what: growing.what,
                     problem: format!("it ends after {} of {} bytes", growing.length, descriptor.size()),
                 });
             }
         }
-        growing.finish(hex, reference.registry(), &what).await
+        growing.finish(hex, reference.registry()).await
+    }
+
+    /// Receives what is missing, or as much of it as comes.
+    async fn receive(
+        &self,
+        endpoint: &Endpoint,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        auth: &Auth,
+        growing: &mut Growing,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), RegistryError> {
+        let what = growing.what.clone();
+        let call = Call { from: growing.length, ..blob_call(reference, descriptor.digest().as_ref(), &what) };
+        match self.send(endpoint, reference, auth, call).await {
+            // What is here is not the beginning of what is there.
+            Err(RegistryError::Answer { status: 416, .. }) => growing.restart().await,
+            response => growing.receive(endpoint, response?, progress).await,
+        }
     }
 }
 
 impl Growing {
-    async fn open(path: &Path, most: u64) -> Result<Self, RegistryError> {
+    async fn open(path: &Path, size: u64, what: String) -> Result<Self, RegistryError> {
         let path = path.to_owned();
         let opened = path.clone();
-        let hashed = tokio::task::spawn_blocking(move || hash_beginning(&opened, most)).await;
+        let hashed = tokio::task::spawn_blocking(move || hash_beginning(&opened, size)).await;
         let failed = |source| RegistryError::File { action: "write", path: path.clone(), source };
         let (file, hasher, length) = hashed.map_err(std::io::Error::other).and_then(|r| r).map_err(failed)?;
-        Ok(Self { path, file: File::from_std(file), hasher, length })
+        Ok(Self { path, file: File::from_std(file), hasher, length, size, what })
     }
 
     fn failed(&self) -> impl Fn(std::io::Error) -> RegistryError + use<> {
@@ -115,10 +131,9 @@ impl Growing {
         &mut self,
         endpoint: &Endpoint,
         mut response: Response,
-        size: u64,
-        what: &str,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), RegistryError> {
+        let size = self.size;
         if self.length > 0 && !continues(&response, self.length) {
             self.restart().await?;
         }
@@ -139,7 +154,7 @@ impl Growing {
                 self.remove().await;
                 return Err(RegistryError::Content {
                     host: endpoint.host.clone(),
-                    what: what.to_owned(),
+                    what: self.what.clone(),
                     problem,
                 });
             }
@@ -151,7 +166,7 @@ impl Growing {
         self.file.flush().await.map_err(&failed)
     }
 
-    async fn finish(mut self, hex: &str, host: &str, what: &str) -> Result<(), RegistryError> {
+    async fn finish(mut self, hex: &str, host: &str) -> Result<(), RegistryError> {
         let failed = self.failed();
         self.file.flush().await.map_err(&failed)?;
         let real = hex::encode(self.hasher.clone().finalize());
@@ -161,7 +176,7 @@ impl Growing {
         self.remove().await;
         Err(RegistryError::Content {
             host: host.to_owned(),
-            what: what.to_owned(),
+            what: self.what,
             problem: format!("its digest is sha256:{real}: it was damaged or forged"),
         })
     }

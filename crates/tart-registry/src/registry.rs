@@ -87,6 +87,64 @@ pub fn parse_reference(text: &str) -> Result<Reference, RegistryError> {
     })
 }
 
+/// Mirrors one after the other, without the credentials, and then the registry of the name, again and again as long as
+/// its failures may pass.
+pub(crate) struct Tries<'a> {
+    registry: &'a Registry,
+    host: &'a str,
+    mirrors: std::slice::Iter<'a, Url>,
+    at_mirror: bool,
+    auth: &'a Auth,
+    attempt: u32,
+    pause: Duration,
+}
+
+impl Tries<'_> {
+    /// Where to try next.
+    pub(crate) async fn next(&mut self) -> Result<(Endpoint, Auth), RegistryError> {
+        loop {
+            self.at_mirror = false;
+            let error = match self.mirrors.next() {
+                Some(mirror) => {
+                    self.at_mirror = true;
+                    match self.registry.mirror(mirror).await {
+                        Ok(endpoint) => return Ok((endpoint, Auth::Anonymous)),
+                        Err(error) => error,
+                    }
+                }
+                None => {
+                    let registry = self.registry;
+                    match registry.inner.connections.endpoint(self.host, registry.settings()).await {
+                        Ok(endpoint) => return Ok((endpoint, self.auth.clone())),
+                        Err(error) => error,
+                    }
+                }
+            };
+            self.failed(error).await?;
+        }
+    }
+
+    /// Waits before the next try; the error comes back if there should be none.
+    pub(crate) async fn failed(&mut self, error: RegistryError) -> Result<(), RegistryError> {
+        if self.at_mirror {
+            tracing::debug!(%error, "the mirror does not have it");
+            return Ok(());
+        }
+        if !error.is_worth_retrying() || self.attempt >= self.registry.settings().attempts {
+            return Err(error);
+        }
+        let wanted = match &error {
+            RegistryError::Answer { retry_after: Some(pause), .. } => (*pause).min(MAX_PAUSE),
+            _ => self.pause,
+        };
+        tracing::debug!(host = self.host, attempt = self.attempt, %error, "the registry is asked again");
+        tokio::time::sleep(wanted).await;
+        self.attempt += 1;
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
+        Ok(())
+    }
+}
+
 /// A call.
 pub(crate) struct Call<'a> {
     pub(crate) method: Method,
@@ -117,22 +175,35 @@ impl Registry {
     /// # Errors
     /// If the registry does not have it, does not give it to this user, or is not reached.
     pub async fn digest(&self, reference: &Reference, auth: &Auth) -> Result<Digest, RegistryError> {
-        let what = reference.whole();
-        self.anywhere(reference, auth, async |endpoint, auth| {
-            let call = Call { method: Method::HEAD, ..manifest_call(reference, &what) };
-            match self.send(&endpoint, reference, &auth, call).await {
-                Ok(response) => {
-                    let said = response.headers().get(CONTENT_DIGEST).and_then(|value| value.to_str().ok());
-                    if let Some(digest) = said {
-                        return parse_digest(digest, &endpoint.host, &what);
-                    }
-                }
-                Err(RegistryError::Answer { status: 405 | 501, .. }) => {}
-                Err(error) => return Err(error),
+        let mut tries = self.tries(reference, auth);
+        loop {
+            let (endpoint, auth) = tries.next().await?;
+            match self.digest_at(&endpoint, reference, &auth).await {
+                Ok(digest) => return Ok(digest),
+                Err(error) => tries.failed(error).await?,
             }
-            Ok(self.manifest(&endpoint, reference, &auth).await?.0)
-        })
-        .await
+        }
+    }
+
+    async fn digest_at(
+        &self,
+        endpoint: &Endpoint,
+        reference: &Reference,
+        auth: &Auth,
+    ) -> Result<Digest, RegistryError> {
+        let what = reference.whole();
+        let call = Call { method: Method::HEAD, ..manifest_call(reference, &what) };
+        match self.send(endpoint, reference, auth, call).await {
+            Ok(response) => {
+                let said = response.headers().get(CONTENT_DIGEST).and_then(|value| value.to_str().ok());
+                if let Some(digest) = said {
+                    return parse_digest(digest, &endpoint.host, &what);
+                }
+            }
+            Err(RegistryError::Answer { status: 405 | 501, .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self.manifest(endpoint, reference, auth).await?.0)
     }
 
     /// The image that a name stands for on a platform.
@@ -145,10 +216,14 @@ impl Registry {
         platform: &Platform,
         auth: &Auth,
     ) -> Result<Resolved, RegistryError> {
-        self.anywhere(reference, auth, async |endpoint, auth| {
-            self.resolve_at(&endpoint, reference, platform, &auth).await
-        })
-        .await
+        let mut tries = self.tries(reference, auth);
+        loop {
+            let (endpoint, auth) = tries.next().await?;
+            match self.resolve_at(&endpoint, reference, platform, &auth).await {
+                Ok(resolved) => return Ok(resolved),
+                Err(error) => tries.failed(error).await?,
+            }
+        }
     }
 
     async fn resolve_at(
@@ -233,55 +308,26 @@ impl Registry {
         Ok(bytes)
     }
 
-    /// Does something with the first registry that can: a mirror, without the credentials, or the one of the name.
-    /// Failures that may pass are tried again.
-    pub(crate) async fn anywhere<T>(
-        &self,
-        reference: &Reference,
-        auth: &Auth,
-        mut work: impl AsyncFnMut(Endpoint, Auth) -> Result<T, RegistryError>,
-    ) -> Result<T, RegistryError> {
-        if reference.registry() == HUB.0 {
-            for mirror in &self.settings().mirrors {
-                match self.mirror(mirror, &mut work).await {
-                    Ok(done) => return Ok(done),
-                    Err(error) => tracing::debug!(%mirror, %error, "the mirror does not have it"),
-                }
-            }
-        }
-        let host = if reference.registry() == HUB.0 { HUB.1 } else { reference.registry() };
-        let mut pause = self.settings().backoff;
-        let mut attempt = 1;
-        loop {
-            let result = match self.inner.connections.endpoint(host, self.settings()).await {
-                Ok(endpoint) => work(endpoint, auth.clone()).await,
-                Err(error) => Err(error),
-            };
-            let error = match result {
-                Err(error) if error.is_worth_retrying() && attempt < self.settings().attempts => error,
-                result => return result,
-            };
-            let wanted = match &error {
-                RegistryError::Answer { retry_after: Some(pause), .. } => (*pause).min(MAX_PAUSE),
-                _ => pause,
-            };
-            tracing::debug!(host, attempt, %error, "the registry is asked again");
-            tokio::time::sleep(wanted).await;
-            attempt += 1;
-            pause = (pause * 2).min(MAX_PAUSE);
+    /// The registries that may have an image, tried until one does.
+    pub(crate) fn tries<'a>(&'a self, reference: &'a Reference, auth: &'a Auth) -> Tries<'a> {
+        let is_hub = reference.registry() == HUB.0;
+        Tries {
+            registry: self,
+            host: if is_hub { HUB.1 } else { reference.registry() },
+            mirrors: if is_hub { self.settings().mirrors.iter() } else { [].iter() },
+            at_mirror: false,
+            auth,
+            attempt: 1,
+            pause: self.settings().backoff,
         }
     }
 
-    async fn mirror<T>(
-        &self,
-        mirror: &Url,
-        work: &mut impl AsyncFnMut(Endpoint, Auth) -> Result<T, RegistryError>,
-    ) -> Result<T, RegistryError> {
+    async fn mirror(&self, mirror: &Url) -> Result<Endpoint, RegistryError> {
         let host = mirror.host_str().unwrap_or_default();
         let host = mirror.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let mut endpoint = self.inner.connections.endpoint(&host, self.settings()).await?;
         endpoint.base.clone_from(mirror);
-        work(endpoint, Auth::Anonymous).await
+        Ok(endpoint)
     }
 
     /// Sends a call, and once more with what the registry wants to know of who asks.

@@ -12,7 +12,9 @@ use tart_assets::{
 };
 use tart_config::MicroVm;
 use tart_guest::{Guest, NoRelay};
+use tart_images::{ImageError, ImageSettings, Images};
 use tart_net::{Egress, NetError, Network};
+use tart_registry::{RegistryError, RegistrySettings};
 use tart_vmm::{
     Accel, AgentStream, Choice, Driver, PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir, VmmError, choose,
 };
@@ -36,6 +38,9 @@ pub enum HostError {
     /// What guests boot from.
     #[error(transparent)]
     Assets(#[from] AssetError),
+    /// Images and registries.
+    #[error(transparent)]
+    Images(#[from] ImageError),
     /// The configuration asks for something that this version does not have.
     #[error("{0}")]
     Unsupported(String),
@@ -66,7 +71,7 @@ pub struct HostSetup {
     pub(crate) network: Arc<dyn Network>,
     /// What it lets every job reach.
     pub(crate) egress: Egress,
-    pub(crate) store: Store,
+    pub(crate) images: Images,
     pub(crate) boot: BootAssets,
     pub(crate) run_dir: RunDir,
     pub(crate) config: MicroVm,
@@ -110,7 +115,7 @@ impl HostSetup {
             driver: Arc::new(driver),
             network,
             egress,
-            store,
+            images: open_images(store, config)?,
             boot,
             run_dir,
             config: config.clone(),
@@ -127,18 +132,43 @@ impl HostSetup {
             self.choice.explain(),
             format!("guest kernel: {}", self.boot.release),
             format!("network: {}", self.network.describe()),
-            format!("assets: {}", self.store.root().display()),
+            format!("assets: {}", self.images.store().root().display()),
         ];
         lines.extend(self.notes.iter().cloned());
         lines
     }
 
-    /// The image of a name or path, verified.
-    pub(crate) async fn image(&self, name: String) -> Result<ImageDisk, HostError> {
-        let store = self.store.clone();
-        let image = tokio::task::spawn_blocking(move || store.image(&name));
+    /// The root file system at a path, verified.
+    pub(crate) async fn rootfs(&self, path: String) -> Result<ImageDisk, HostError> {
+        let store = self.images.store().clone();
+        let image = tokio::task::spawn_blocking(move || store.image(&path));
         Ok(image.await.map_err(|_| HostError::Interrupted)??)
     }
+}
+
+/// Where Docker has the certificates of registries.
+const CERTS_DIR: &str = "/etc/docker/certs.d";
+
+/// The images of a store, fetched as the configuration says.
+///
+/// # Errors
+/// If a mirror's address is none.
+pub fn open_images(store: Store, config: &MicroVm) -> Result<Images, ImageError> {
+    let mut mirrors = Vec::new();
+    for mirror in &config.registry_mirrors {
+        let address = mirror.parse().map_err(|error| {
+            RegistryError::Settings(format!("`registry_mirrors`: `{mirror}` is no address: {error}"))
+        });
+        mirrors.push(address?);
+    }
+    let registry = RegistrySettings {
+        insecure: config.insecure_registries.clone(),
+        certs_dir: Some(config.registry_certs_dir.clone().unwrap_or_else(|| CERTS_DIR.into())),
+        mirrors,
+        ..RegistrySettings::default()
+    };
+    let quota = config.image_quota.map(|quota| quota.bytes());
+    Images::open(store, ImageSettings { quota, registry, ..ImageSettings::default() })
 }
 
 /// What guests boot from, and the image of jobs that name none. Blocks.
@@ -153,7 +183,11 @@ fn assets(config: &MicroVm, options: PrepareOptions) -> Result<(Store, BootAsset
     if let Some(initrd) = &config.initrd {
         boot.initrd.clone_from(initrd);
     }
-    store.image(config.image.as_deref().unwrap_or(DEFAULT_IMAGE))?;
+    // Images with a name are fetched when a job needs them.
+    match config.image.as_deref() {
+        Some(path) if path.starts_with(['/', '.']) => store.image(path)?,
+        _ => store.image(DEFAULT_IMAGE)?,
+    };
     Ok((store, boot))
 }
 

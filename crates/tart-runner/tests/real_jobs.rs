@@ -233,7 +233,7 @@ async fn images_that_are_not_there_are_the_authors_business() {
     let (report, log) =
         run(&host, job(&["true"], |payload| payload["image"] = json!({"name": "ruby:$V"}))).await;
     assert_eq!(report.failure_reason(), Some(FailureReason::RunnerConfigurationError));
-    assert!(log.contains("tart assets import ruby:"), "{log}");
+    assert!(log.contains("`ruby:` is no name of an image"), "{log}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
-    assets, completions, doctor, exec, lint, list, register, reset_token, run, run_single, unregister,
+    assets, completions, doctor, exec, image, lint, list, register, reset_token, run, run_single, unregister,
     verify, version,
 };
 use crate::globals::Globals;
@@ -77,6 +77,8 @@ pub(crate) enum Command {
     /// Build, list, check and remove what guests boot from
     #[command(subcommand)]
     Assets(assets::AssetsCommand),
+    /// Pull, list, import and remove images of jobs
+    Image(image::ImageArgs),
     /// Check whether this host can run jobs
     Doctor(doctor::DoctorArgs),
     /// Print the version
@@ -99,6 +101,7 @@ impl Command {
             Self::RunSingle(args) => run_single::run(args, globals).await,
             Self::Exec(args) => exec::run(args, globals).await,
             Self::Assets(command) => assets::run(command).await,
+            Self::Image(args) => image::run(args).await,
             Self::Doctor(args) => doctor::run(args, globals).await,
             Self::Version => version::run(),
             Self::Completions(args) => completions::run(&args),

@@ -4,6 +4,7 @@ pub(crate) mod assets;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod image;
 pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod register;

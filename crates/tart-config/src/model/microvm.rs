@@ -22,8 +22,16 @@ pub struct MicroVm {
     pub initrd: Option<PathBuf>,
     /// Words added to the kernel's command line.
     pub kernel_args: Option<String>,
-    /// The root disk, a name or an absolute path; the installed one without it.
+    /// The image of jobs that name none, or the absolute path of a root file system; the installed one without it.
     pub image: Option<String>,
+    /// Bytes that fetched images may take.
+    pub image_quota: Option<ByteSize>,
+    /// `host[:port]` of registries that may speak plain HTTP or have any certificate.
+    pub insecure_registries: Vec<String>,
+    /// A directory with certificates by registry.
+    pub registry_certs_dir: Option<PathBuf>,
+    /// Registries that are asked for Docker Hub's images first.
+    pub registry_mirrors: Vec<String>,
     /// Virtual processors, at least 1.
     pub vcpus: u32,
     /// Memory.
@@ -56,6 +64,10 @@ impl Default for MicroVm {
             initrd: None,
             kernel_args: None,
             image: None,
+            image_quota: None,
+            insecure_registries: Vec::new(),
+            registry_certs_dir: None,
+            registry_mirrors: Vec::new(),
             vcpus: 2,
             memory: ByteSize::gibibytes(1),
             disk: ByteSize::gibibytes(20),

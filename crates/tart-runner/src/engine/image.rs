@@ -1,65 +1,218 @@
-//! Which image a job runs in.
+//! Which image a job runs in, and by which rules. Pure.
 
-use tart_assets::{AssetError, DEFAULT_IMAGE};
+use globset::GlobBuilder;
+use tart_assets::DEFAULT_IMAGE;
+use tart_images::{Cause, ImageError, ImageRequest, PullPolicy};
 use tart_job::outcome::Failure;
+use tart_job::variables::JobVariables;
+use tart_registry::{CredentialSources, JobCredential};
+use tart_spec::{FailureReason, Image, JobPayload};
 
-use crate::host::HostError;
+/// Name of the variable with Docker's client configuration.
+const AUTH_CONFIG: &str = "DOCKER_AUTH_CONFIG";
 
-/// The image of a job: what the caller wants, what the job names, what the configuration names, or the default.
-///
-/// # Errors
-/// The job names a path: it would be one of the host.
-pub(super) fn choose(wanted: Option<&str>, job: &str, configured: Option<&str>) -> Result<String, Failure> {
-    if let Some(wanted) = wanted {
-        return Ok(wanted.to_owned());
-    }
-    let job = job.trim();
-    if job.starts_with(['/', '.', '~']) {
-        let text = format!("the job's image `{job}` is a path; name an image of the runner's store");
-        return Err(Failure::configuration(text));
-    }
-    if !job.is_empty() {
-        return Ok(job.to_owned());
-    }
-    Ok(configured.unwrap_or(DEFAULT_IMAGE).to_owned())
+/// Type of the credentials that are for a registry.
+const REGISTRY: &str = "registry";
+
+/// An image to be found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// A root file system of the host, which only the administrator names.
+    Path(String),
+    /// The name of an image.
+    Name(String),
 }
 
-/// Why there is no such image.
-pub(super) fn missing(name: &str, error: &HostError) -> Failure {
-    match error {
-        HostError::Assets(AssetError::NoImage { known, .. }) => Failure::configuration(format!(
-            "image `{name}` is not in this runner's store, and this version of Tart does not fetch images from \
-             registries; there are: {known}. Remove `image:` from the job to use the runner's default image, or \
-             import the image's root file system on the runner's host: `tart assets import {name} ROOTFS`"
-        )),
-        HostError::Assets(AssetError::ImageName { .. }) => Failure::configuration(error.to_string()),
-        error => Failure::system(format!("the image `{name}` cannot be used: {error}")),
-    }
+/// What a job asks for, and what it is asked of.
+pub(super) struct Wishes<'a> {
+    /// What the caller wants, whatever the job says.
+    pub(super) wanted: Option<&'a str>,
+    /// The job's image.
+    pub(super) job: Option<&'a Image>,
+    /// Its variables.
+    pub(super) variables: &'a JobVariables,
+    /// The runner's configuration.
+    pub(super) runner: &'a tart_config::Runner,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_most_particular_wish_wins() {
-        assert_eq!(choose(Some("/a/rootfs"), "job", Some("configured")).unwrap(), "/a/rootfs");
-        assert_eq!(choose(None, "job", Some("configured")).unwrap(), "job");
-        assert_eq!(choose(None, " ", Some("configured")).unwrap(), "configured");
-        assert_eq!(choose(None, "", None).unwrap(), "default");
-    }
-
-    #[test]
-    fn a_job_cannot_name_files_of_the_host() {
-        for path in ["/etc", "./x", "../x", " /etc"] {
-            let failure = choose(None, path, None).unwrap_err();
-            assert_eq!(failure.reason(), tart_spec::FailureReason::RunnerConfigurationError, "{path}");
+impl Wishes<'_> {
+    /// The image: what the caller wants, what the job names, what the configuration names, or the default.
+    ///
+    /// # Errors
+    /// If the job names a path, which would be one of the host, or an image that is not allowed.
+    pub(super) fn choose(&self) -> Result<Choice, Failure> {
+        let (docker, microvm) = (&self.runner.docker, &self.runner.microvm);
+        if let Some(wanted) = self.wanted {
+            return Ok(administrators(wanted));
+        }
+        let configured = docker.image.as_deref().map(|image| self.variables.expand(image));
+        let job = self.job.map(|image| self.variables.expand(&image.name)).unwrap_or_default();
+        let job = job.trim();
+        if job.starts_with(['/', '.', '~']) {
+            let text = format!("the job's image `{job}` is a path; name an image");
+            return Err(Failure::configuration(text));
+        }
+        if !job.is_empty() {
+            let own = configured.as_deref() == Some(job);
+            let patterns: Vec<_> =
+                docker.allowed_images.iter().map(|pattern| self.variables.expand(pattern)).collect();
+            if !own && !is_allowed(job, &patterns) {
+                return Err(not_allowed("image", job, "images", &patterns));
+            }
+            return Ok(Choice::Name(job.to_owned()));
+        }
+        match configured.filter(|image| !image.trim().is_empty()) {
+            Some(image) => Ok(administrators(image.trim())),
+            None => Ok(administrators(microvm.image.as_deref().unwrap_or(DEFAULT_IMAGE))),
         }
     }
 
-    #[test]
-    fn a_missing_image_says_what_to_do() {
-        let error = AssetError::NoImage { name: "ruby:3".to_owned(), known: "default".to_owned() };
-        insta::assert_snapshot!(missing("ruby:3", &error.into()), @"image `ruby:3` is not in this runner's store, and this version of Tart does not fetch images from registries; there are: default. Remove `image:` from the job to use the runner's default image, or import the image's root file system on the runner's host: `tart assets import ruby:3 ROOTFS`");
+    /// The pull policies to try: the job's if all of them are allowed, else the runner's.
+    ///
+    /// # Errors
+    /// If the job, or the runner itself, names one that is not allowed.
+    pub(super) fn policies(&self) -> Result<Vec<PullPolicy>, Failure> {
+        let docker = &self.runner.docker;
+        let own: Vec<_> = docker.pull_policy.iter().map(policy).collect();
+        let own = if own.is_empty() { vec![PullPolicy::Always] } else { own };
+        let allowed: Vec<_> = docker.allowed_pull_policies.iter().map(policy).collect();
+        let allowed = if allowed.is_empty() { own.clone() } else { allowed };
+        let asked = self.job.map(|image| image.pull_policy.as_slice()).unwrap_or_default();
+        let asked = asked.iter().map(|word| word.parse()).collect::<Result<Vec<PullPolicy>, _>>();
+        let asked = asked.map_err(|error| Failure::configuration(error.to_string()))?;
+        let (chosen, whose) =
+            if asked.is_empty() { (own, "Runner config") } else { (asked, "GitLab pipeline config") };
+        if chosen.iter().all(|policy| allowed.contains(policy)) {
+            return Ok(chosen);
+        }
+        Err(Failure::configuration(format!(
+            "pull_policy ({}) defined in {whose} is not one of the allowed_pull_policies ({})",
+            words(&chosen),
+            words(&allowed)
+        )))
+    }
+
+    /// Who runs the job's scripts: the runner's configuration wins over the job, and the job over the image.
+    ///
+    /// # Errors
+    /// If the user is not allowed.
+    pub(super) fn user(&self) -> Result<Option<String>, Failure> {
+        let docker = &self.runner.docker;
+        let job = self.job.and_then(|image| image.executor_opts.docker.user.as_deref());
+        let user = docker.user.as_deref().filter(|user| !user.is_empty()).or(job);
+        let user = user.map(|user| self.variables.expand(user)).filter(|user| !user.is_empty());
+        match user {
+            Some(user) if !is_allowed(&user, &docker.allowed_users) => {
+                Err(not_allowed("user", &user, "users", &docker.allowed_users))
+            }
+            user => Ok(user),
+        }
+    }
+
+    /// The entrypoint that replaces the image's; empty for none at all.
+    pub(super) fn entrypoint(&self) -> Option<Vec<String>> {
+        let asked = self.job.map(|image| image.entrypoint.as_slice()).unwrap_or_default();
+        if asked.is_empty() || self.runner.docker.disable_entrypoint_overwrite {
+            return None;
+        }
+        let words = asked.iter().map(|word| self.variables.expand(word));
+        // `[""]` is how an entrypoint is taken away.
+        Some(words.skip_while(String::is_empty).collect())
+    }
+
+    /// What is asked of the images of the host.
+    ///
+    /// # Errors
+    /// As [`Self::policies`].
+    pub(super) fn request(&self, name: String, payload: &JobPayload) -> Result<ImageRequest, Failure> {
+        let docker = self.job.map(|image| &image.executor_opts.docker);
+        let platform = docker.and_then(|docker| docker.platform.as_deref());
+        let platform = platform.map(|platform| self.variables.expand(platform));
+        Ok(ImageRequest {
+            name,
+            platform: platform.filter(|platform| !platform.is_empty()),
+            policies: self.policies()?,
+            credentials: self.credentials(payload),
+        })
+    }
+
+    fn credentials(&self, payload: &JobPayload) -> CredentialSources {
+        let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
+        let environment = self.runner.environment.iter().rev();
+        let runner =
+            environment.filter_map(|entry| entry.split_once('=')).find(|(name, _)| *name == AUTH_CONFIG);
+        let job = payload.credentials.iter().filter(|credentials| credentials.r#type == REGISTRY);
+        let runner_config = runner.map(|(_, value)| value.to_owned());
+        let variable = self.variables.value(AUTH_CONFIG).map(str::to_owned);
+        CredentialSources {
+            // The runner's environment is among the job's variables too.
+            job_config: variable.filter(|value| Some(value) != runner_config.as_ref()),
+            runner_config,
+            host: home.map(|home| home.join(".docker/config.json")),
+            job: job
+                .map(|credentials| JobCredential {
+                    registry: credentials.url.clone(),
+                    user: credentials.username.clone(),
+                    password: credentials.password.clone(),
+                })
+                .collect(),
+        }
     }
 }
+
+/// What the administrator wrote: a path is one of the host.
+fn administrators(text: &str) -> Choice {
+    if text.starts_with(['/', '.']) { Choice::Path(text.to_owned()) } else { Choice::Name(text.to_owned()) }
+}
+
+fn policy(policy: &tart_config::PullPolicy) -> PullPolicy {
+    match policy {
+        tart_config::PullPolicy::Always => PullPolicy::Always,
+        tart_config::PullPolicy::IfNotPresent => PullPolicy::IfNotPresent,
+        tart_config::PullPolicy::Never => PullPolicy::Never,
+    }
+}
+
+fn words(policies: &[PullPolicy]) -> String {
+    let words: Vec<_> = policies.iter().map(|policy| policy.as_str()).collect();
+    format!("[{}]", words.join(" "))
+}
+
+/// Whether one of the patterns fits; no patterns allow everything. `*` stops at slashes, `**` does not.
+fn is_allowed(name: &str, patterns: &[String]) -> bool {
+    patterns.is_empty()
+        || patterns.iter().any(|pattern| {
+            let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build();
+            // What is no pattern is a name.
+            glob.map_or(pattern == name, |glob| glob.compile_matcher().is_match(name))
+        })
+}
+
+fn not_allowed(kind: &str, name: &str, kinds: &str, patterns: &[String]) -> Failure {
+    let list: Vec<_> = patterns.iter().map(|pattern| format!("\n- {pattern}")).collect();
+    Failure::configuration(format!(
+        "the {kind} `{name}` is not on the runner's list of allowed {kinds} (`allowed_{kinds}` in \
+         [runners.docker]):{}",
+        list.concat()
+    ))
+}
+
+/// Why there is no image.
+pub(super) fn failure(error: &ImageError) -> Failure {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    let reason = match error.cause() {
+        Cause::Configuration => FailureReason::RunnerConfigurationError,
+        Cause::Network => FailureReason::RunnerExternalDependencyFailure,
+        Cause::Image => FailureReason::ImagePullFailure,
+        Cause::Host => FailureReason::RunnerSystemFailure,
+    };
+    Failure::Other { message: text, reason }
+}
+
+#[cfg(test)]
+mod tests;

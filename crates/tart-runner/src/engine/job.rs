@@ -37,6 +37,8 @@ pub(super) struct Job<'a> {
     pub(super) guest: Option<JobGuest>,
     /// What the image says about running commands in it.
     pub(super) image: tart_assets::ImageConfig,
+    /// Keeps the image from being removed as long as the guest may use it.
+    pub(super) lease: Option<tart_images::LeasedImage>,
     pub(super) timings: Timings,
     pub(super) usage: JobUsage,
     progress: Progress,
@@ -78,6 +80,7 @@ impl<'a> Job<'a> {
             control,
             guest: None,
             image: tart_assets::ImageConfig::default(),
+            lease: None,
             timings: Timings::default(),
             usage: JobUsage::default(),
             progress: Progress::new(plan.settings.after_script_ignore_errors),
@@ -260,7 +263,7 @@ impl<'a> Job<'a> {
             place,
             shells: match place {
                 Place::Helper => vec![script::helper_shell(&self.image.user)],
-                Place::Job => script::job_shells(&self.image.shell, only_sh),
+                Place::Job => script::job_shells(&self.image, only_sh),
             },
             environment,
             user: self.image.user.clone(),
@@ -290,9 +293,15 @@ impl<'a> Job<'a> {
                 self.log.line(Level::Warning, "the guest did not stop the script; the microVM is ended");
                 failure
             }
-            Broken::NoShell => Failure::configuration(
-                "the image has no shell: neither bash nor sh is in /usr/local/bin, /usr/bin or /bin",
-            ),
+            Broken::NoShell => Failure::configuration(match self.image.entrypoint.first() {
+                Some(program) => format!(
+                    "the image's entrypoint `{program}` is not in it; replace it with `image:entrypoint`, which may \
+                     be `[\"\"]` for none"
+                ),
+                None => "the image has no shell: neither bash nor sh is in /usr/local/bin, /usr/bin or /bin; a job's \
+                         scripts need one"
+                    .to_owned(),
+            }),
             Broken::Guest(GuestError::TooLarge { .. }) => Failure::configuration(
                 "the job's variables are too large together to be given to a script; make the large ones file variables",
             ),

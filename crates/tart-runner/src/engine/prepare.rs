@@ -2,23 +2,24 @@
 
 use std::time::Duration;
 
+use tart_assets::ImageDisk;
+use tart_images::{ImageLog, ImageRequest, LeasedImage};
 use tart_job::Level;
 use tart_job::dirs::job_name;
 use tart_job::outcome::{Failure, timeout_hint};
 use tart_job::stages::{PREPARE_RETRY_DELAY, Stage};
 use tart_net::parse_job_rules;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::control::Scope;
+use super::explain;
+use super::image::{self, Choice, Wishes};
 use super::job::Job;
-use super::{explain, image};
 use crate::guest::{GuestFailure, GuestRequest, JobGuest};
 
 /// Digits of an image's digest that are shown.
 const SHOWN_DIGEST: usize = 12;
-
-/// Values of `image:docker:platform` that every image of the store is for.
-const PLATFORMS: [&str; 2] = ["linux/amd64", "linux/x86_64"];
 
 impl Job<'_> {
     /// Finds the image and boots a guest, with as many tries.
@@ -57,26 +58,8 @@ impl Job<'_> {
     async fn request(&mut self, scope: &Scope) -> Result<GuestRequest, Failure> {
         let (setup, run, plan) = (self.setup, self.run, self.plan);
         let payload = &run.payload;
-        let named =
-            payload.image.as_ref().map(|image| plan.variables.expand(&image.name)).unwrap_or_default();
-        let name = image::choose(run.image.as_deref(), &named, setup.config.image.as_deref())?;
-        let found = self.control.unless_halted(scope, setup.image(name.clone())).await?;
-        let image = found.map_err(|error| image::missing(&name, &error))?;
-        self.image = image.config.clone();
-        let options = payload.image.as_ref().map(|image| &image.executor_opts.docker);
-        if let Some(user) = options.and_then(|docker| docker.user.as_deref()) {
-            self.image.user = plan.variables.expand(user);
-        }
-        if let Some(platform) = options.and_then(|docker| docker.platform.as_deref())
-            && !PLATFORMS.contains(&platform)
-        {
-            let text = format!("the job's image is wanted for `{platform}`, but guests are linux/amd64");
-            return Err(Failure::configuration(text));
-        }
-
-        let digest: String = image.digest.chars().take(SHOWN_DIGEST).collect();
+        let image = self.find_image(scope).await?;
         let config = &setup.config;
-        self.log.line(Level::Print, &format!("Using image {name} ({digest})"));
         self.log.line(
             Level::Print,
             &format!(
@@ -103,6 +86,63 @@ impl Job<'_> {
         })
     }
 
+    /// The image, fetched if need be.
+    async fn find_image(&mut self, scope: &Scope) -> Result<ImageDisk, Failure> {
+        let (setup, run, plan) = (self.setup, self.run, self.plan);
+        let wishes = Wishes {
+            wanted: run.image.as_deref(),
+            job: run.payload.image.as_ref(),
+            variables: &plan.variables,
+            runner: &run.runner,
+        };
+        let user = wishes.user()?;
+        let (disk, description) = match wishes.choose()? {
+            Choice::Path(path) => {
+                let found = self.control.unless_halted(scope, setup.rootfs(path.clone())).await?;
+                let failed = |error| Failure::system(format!("the image `{path}` cannot be used: {error}"));
+                let disk = found.map_err(failed)?;
+                let digest: String = disk.digest.chars().take(SHOWN_DIGEST).collect();
+                (disk, format!("Using image {path} ({digest})"))
+            }
+            Choice::Name(name) => {
+                let request = wishes.request(name, &run.payload)?;
+                let leased = self.obtain(scope, &request).await?;
+                let (disk, description) = (leased.disk.clone(), leased.description.clone());
+                self.lease = Some(leased);
+                (disk, description)
+            }
+        };
+        self.image = disk.config.clone();
+        if let Some(user) = user {
+            self.image.user = user;
+        }
+        if let Some(entrypoint) = wishes.entrypoint() {
+            self.image.entrypoint = entrypoint;
+        }
+        self.log.line(Level::Print, &description);
+        Ok(disk)
+    }
+
+    /// Asks the images of the host, with what they say in the log.
+    async fn obtain(&mut self, scope: &Scope, request: &ImageRequest) -> Result<LeasedImage, Failure> {
+        let (sender, mut lines) = mpsc::unbounded_channel();
+        let log = Sender(sender);
+        let obtain = self.setup.images.obtain(request, &log);
+        tokio::pin!(obtain);
+        let obtained = loop {
+            tokio::select! {
+                biased;
+                failure = self.control.halted(scope) => return Err(failure),
+                Some((level, text)) = lines.recv() => self.log.line(level, &text),
+                obtained = &mut obtain => break obtained,
+            }
+        };
+        while let Ok((level, text)) = lines.try_recv() {
+            self.log.line(level, &text);
+        }
+        obtained.map_err(|error| image::failure(&error))
+    }
+
     fn welcome(&mut self, guest: JobGuest, start: Instant) {
         let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
         let text = format!(
@@ -116,6 +156,21 @@ impl Job<'_> {
         self.timings.spawn_to_ready = Some(guest.spawn_to_ready);
         self.timings.ready_to_set_up = Some(guest.ready.elapsed());
         self.guest = Some(guest);
+    }
+}
+
+/// Passes lines about images on to where the job's log is.
+struct Sender(mpsc::UnboundedSender<(Level, String)>);
+
+impl ImageLog for Sender {
+    fn line(&self, level: tart_images::Level, text: &str) {
+        let level = match level {
+            tart_images::Level::Print => Level::Print,
+            tart_images::Level::Info => Level::Info,
+            tart_images::Level::Warning => Level::Warning,
+        };
+        // The job may have ended meanwhile.
+        let _gone = self.0.send((level, text.to_owned()));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tart_assets::ImageConfig;
 use tart_guest::{Command, CommandEvent, Guest, GuestError};
 use tart_job::outcome::Failure;
 use tart_job::scripts::SHELL_CANDIDATES;
@@ -35,8 +36,8 @@ pub(super) struct Script {
     pub(super) text: String,
     /// The tree it runs in.
     pub(super) place: Place,
-    /// What comes before the script's path, best first: the first that is in the tree is used.
-    pub(super) shells: Vec<Vec<String>>,
+    /// How it may be started, best first: the first whose program is in the tree is used.
+    pub(super) shells: Vec<Start>,
     /// Its environment; the last of a name wins.
     pub(super) environment: Vec<(String, String)>,
     /// Who runs it, in the words of the image.
@@ -47,6 +48,20 @@ pub(super) struct Script {
     pub(super) directory: String,
     /// Written there before.
     pub(super) files: Vec<VariableFile>,
+}
+
+/// How a script is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Start {
+    /// These words and the script's path.
+    Path(Vec<String>),
+    /// These words end in a shell that reads its commands from its input, and is told the script's path there.
+    Input {
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// The working directory.
+        directory: String,
+    },
 }
 
 /// How a script did not end well.
@@ -114,7 +129,12 @@ async fn start(guest: &Guest, script: &Script) -> Result<Command, Broken> {
     put(guest, &path, &script.user, script.text.as_bytes()).await?;
     for shell in &script.shells {
         match guest.exec(&exec(script, shell, &path)).await {
-            Ok(command) => return Ok(command),
+            Ok(command) => {
+                if matches!(shell, Start::Input { .. }) {
+                    tell(&command, &path).await?;
+                }
+                return Ok(command);
+            }
             Err(error) if error.failure_kind() == Some(FailureKind::NotFound) => {}
             Err(error) => return Err(error.into()),
         }
@@ -128,9 +148,26 @@ async fn put(guest: &Guest, path: &str, owner: &str, contents: &[u8]) -> Result<
     guest.put_file(&file, contents).await
 }
 
-fn exec(script: &Script, shell: &[String], path: &str) -> Exec {
-    let mut argv = shell.to_vec();
-    argv.push(path.to_owned());
+/// Has the shell that an entrypoint was given become the one that runs the script.
+async fn tell(command: &Command, path: &str) -> Result<(), GuestError> {
+    let control = command.control();
+    let line = format!("exec \"${{BASH:-sh}}\" {} </dev/null\n", quoted(path));
+    control.write_stdin(line.into()).await?;
+    control.close_stdin().await
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn exec(script: &Script, shell: &Start, path: &str) -> Exec {
+    let (argv, cwd, stdin) = match shell {
+        Start::Path(words) => {
+            let path = std::iter::once(path.to_owned());
+            (words.iter().cloned().chain(path).collect(), "/", false)
+        }
+        Start::Input { argv, directory } => (argv.clone(), directory.as_str(), true),
+    };
     let mut env = vec![("PATH".to_owned(), PATH.to_owned())];
     env.extend(script.environment.iter().cloned());
     Exec {
@@ -140,14 +177,14 @@ fn exec(script: &Script, shell: &[String], path: &str) -> Exec {
         },
         argv,
         env,
-        cwd: "/".to_owned(),
+        cwd: cwd.to_owned(),
         user: match script.place {
             Place::Helper => String::new(),
             Place::Job => script.user.clone(),
         },
         // One pipe for both keeps the order in which lines were written.
         output: Output::Merged,
-        stdin: false,
+        stdin,
         cgroup: script.cgroup.clone(),
         limits: Limits::default(),
     }
@@ -226,21 +263,27 @@ pub(super) fn outcome(status: ExitStatus) -> Result<(), Failure> {
 
 /// The shell of the helper tree. What it makes for a `user` other than root is made writable for everyone, as the
 /// official runner does it.
-pub(super) fn helper_shell(user: &str) -> Vec<String> {
+pub(super) fn helper_shell(user: &str) -> Start {
     let mut shell = vec!["/bin/bash".to_owned()];
     if !matches!(user.split(':').next(), None | Some("" | "0" | "root")) {
         shell.extend(["-c", "umask 0000 && . \"$0\""].map(str::to_owned));
     }
-    shell
+    Start::Path(shell)
 }
 
-/// The shells to try in the job's tree. `own` is what the image says; `only_sh` leaves bash out.
-pub(super) fn job_shells(own: &[String], only_sh: bool) -> Vec<Vec<String>> {
-    if !own.is_empty() {
-        return vec![own.to_vec()];
-    }
+/// How scripts may be started in the job's tree. An image with an entrypoint has its shell started by that, as
+/// containers have, in the image's working directory. `only_sh` leaves bash out.
+pub(super) fn job_shells(image: &ImageConfig, only_sh: bool) -> Vec<Start> {
     let candidates = SHELL_CANDIDATES.iter().filter(|path| !only_sh || !path.ends_with("bash"));
-    candidates.map(|path| vec![(*path).to_owned()]).collect()
+    if image.entrypoint.is_empty() {
+        return candidates.map(|path| Start::Path(vec![(*path).to_owned()])).collect();
+    }
+    let tests: Vec<_> = candidates.map(|path| format!("if [ -x {path} ]; then exec {path}; fi")).collect();
+    let find = format!("{}; echo 'shell not found'; exit 1", tests.join("; "));
+    let mut argv = image.entrypoint.clone();
+    argv.extend(["sh".to_owned(), "-c".to_owned(), find]);
+    let directory = if image.workdir.is_empty() { "/".to_owned() } else { image.workdir.clone() };
+    vec![Start::Input { argv, directory }]
 }
 
 /// The name of a stage's control group in the guest.
@@ -267,9 +310,13 @@ mod tests {
         }
     }
 
+    fn path(words: &[&str]) -> Start {
+        Start::Path(words.iter().map(|word| (*word).to_owned()).collect())
+    }
+
     #[test]
     fn the_users_script_runs_as_the_images_user_with_its_own_search_path() {
-        let exec = exec(&script(Place::Job), &["/bin/bash".to_owned()], "/builds/p.tmp/.tart-script");
+        let exec = exec(&script(Place::Job), &path(&["/bin/bash"]), "/builds/p.tmp/.tart-script");
         assert_eq!(exec.argv, ["/bin/bash", "/builds/p.tmp/.tart-script"]);
         assert_eq!((exec.root, exec.user.as_str(), exec.stdin), (Root::Job, "1000", false));
         let path = exec.env.iter().rev().find(|(key, _)| key == "PATH").unwrap();
@@ -278,24 +325,37 @@ mod tests {
 
     #[test]
     fn the_helpers_tools_run_as_root() {
-        let exec = exec(&script(Place::Helper), &["/bin/bash".to_owned()], "/s");
+        let exec = exec(&script(Place::Helper), &path(&["/bin/bash"]), "/s");
         assert_eq!((exec.root, exec.user.as_str()), (Root::Helper, ""));
     }
 
     #[test]
-    fn shells_are_tried_bash_first_unless_the_image_or_the_runner_knows_better() {
-        let first = |own: &[String], only_sh| job_shells(own, only_sh).remove(0);
-        assert_eq!(first(&[], false), ["/usr/local/bin/bash"]);
-        assert_eq!(first(&[], true), ["/usr/local/bin/sh"]);
-        assert_eq!(first(&["/bin/ash".to_owned(), "-e".to_owned()], false), ["/bin/ash", "-e"]);
+    fn shells_are_tried_bash_first_unless_the_runner_knows_better() {
+        let first = |only_sh| job_shells(&ImageConfig::default(), only_sh).remove(0);
+        assert_eq!(first(false), path(&["/usr/local/bin/bash"]));
+        assert_eq!(first(true), path(&["/usr/local/bin/sh"]));
+    }
+
+    #[test]
+    fn an_entrypoint_starts_the_shell() {
+        let image = ImageConfig {
+            entrypoint: vec!["/entry".to_owned(), "--".to_owned()],
+            workdir: "/srv".to_owned(),
+            ..ImageConfig::default()
+        };
+        let starts = job_shells(&image, true);
+        let exec = exec(&script(Place::Job), &starts[0], "/builds/p.tmp/.tart-script");
+        assert_eq!((exec.cwd.as_str(), exec.stdin), ("/srv", true));
+        insta::assert_snapshot!(exec.argv.join(" | "), @"/entry | -- | sh | -c | if [ -x /usr/local/bin/sh ]; then exec /usr/local/bin/sh; fi; if [ -x /usr/bin/sh ]; then exec /usr/bin/sh; fi; if [ -x /bin/sh ]; then exec /bin/sh; fi; if [ -x /busybox/sh ]; then exec /busybox/sh; fi; echo 'shell not found'; exit 1");
+        assert_eq!(quoted("/a'b"), r"'/a'\''b'");
     }
 
     #[test]
     fn sources_are_writable_for_a_user_who_is_not_root() {
         for root in ["", "0", "root", "root:root", "0:0"] {
-            assert_eq!(helper_shell(root), ["/bin/bash"], "{root}");
+            assert_eq!(helper_shell(root), path(&["/bin/bash"]), "{root}");
         }
-        assert_eq!(helper_shell("1000:1000"), ["/bin/bash", "-c", "umask 0000 && . \"$0\""]);
+        assert_eq!(helper_shell("1000:1000"), path(&["/bin/bash", "-c", "umask 0000 && . \"$0\""]));
     }
 
     #[test]

@@ -26,10 +26,6 @@ pub(crate) enum AssetsCommand {
     Prune(PruneArgs),
     /// Read every file and compare it with its digest
     Verify(VerifyArgs),
-    /// Store a root file system as an image
-    Import(ImportArgs),
-    /// Remove an imported image
-    Rm(RmArgs),
 }
 
 /// Build what is missing
@@ -62,23 +58,6 @@ pub(crate) struct VerifyArgs {
     repair: bool,
 }
 
-/// Store a root file system as an image
-#[derive(Debug, Args)]
-#[command(after_help = "Jobs then name it as their `image:`, and `[runners.microvm]` as its `image`.")]
-pub(crate) struct ImportArgs {
-    /// The image's name; an image of that name is replaced
-    name: String,
-    /// A tarball, compressed or not, or a directory
-    path: PathBuf,
-}
-
-/// Remove an imported image
-#[derive(Debug, Args)]
-pub(crate) struct RmArgs {
-    /// The image's name
-    name: String,
-}
-
 /// Does it. Everything here blocks; what a signal leaves unfinished in the store, `prune` removes.
 pub(crate) async fn run(command: AssetsCommand) -> anyhow::Result<ExitCode> {
     let mut ends = signals::Ends::listen()?;
@@ -100,14 +79,6 @@ fn run_blocking(command: AssetsCommand) -> anyhow::Result<ExitCode> {
         AssetsCommand::Ls => (ls(&store)?, ExitCode::SUCCESS),
         AssetsCommand::Prune(args) => (prune(&store, &args)?, ExitCode::SUCCESS),
         AssetsCommand::Verify(args) => verify(&store, &args)?,
-        AssetsCommand::Import(args) => {
-            let image = store.import_rootfs(&args.name, &args.path)?;
-            (format!("{}: {}\n", args.name, image.path.display()), ExitCode::SUCCESS)
-        }
-        AssetsCommand::Rm(args) => {
-            store.remove_image(&args.name)?;
-            (String::new(), ExitCode::SUCCESS)
-        }
     };
     steps.finish();
     output::to_stdout(&text)?;
@@ -152,7 +123,7 @@ fn ls(store: &Store) -> anyhow::Result<String> {
                 entry.kind.as_str().to_owned(),
                 entry.name,
                 output::bytes(entry.size),
-                age(entry.unused_for),
+                output::age(entry.unused_for.as_secs()),
                 details.join(" "),
             ]
         })
@@ -193,14 +164,4 @@ fn verify(store: &Store, args: &VerifyArgs) -> anyhow::Result<(String, ExitCode)
 
 fn named(kind: Kind, name: &str) -> String {
     if name.is_empty() { kind.as_str().to_owned() } else { format!("{} {name}", kind.as_str()) }
-}
-
-/// How long ago, in its largest unit.
-fn age(time: Duration) -> String {
-    match time.as_secs() {
-        0..60 => "just now".to_owned(),
-        seconds @ 60..3600 => format!("{} min ago", seconds / 60),
-        seconds @ 3600..86_400 => format!("{} h ago", seconds / 3600),
-        seconds => format!("{} d ago", seconds / 86_400),
-    }
 }

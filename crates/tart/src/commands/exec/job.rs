@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tart_ci_file::{Commit, ExecContext, Job, Sources};
-use tart_job::context::{RunnerContext, RunnerScripts, TlsFiles};
+use tart_job::context::RunnerContext;
 use tart_runner::local::Snapshot;
 use tart_spec::JobPayload;
 
@@ -47,24 +47,5 @@ pub(super) fn payload(
 }
 
 pub(super) fn context() -> RunnerContext {
-    RunnerContext {
-        product: product::of_jobs(),
-        short_token: "local".to_owned(),
-        host_name: None,
-        environment: Vec::new(),
-        feature_flags: [].into(),
-        builds_dir: "/builds".to_owned(),
-        cache_dir: "/cache".to_owned(),
-        shared_builds_dir: false,
-        custom_build_dir: true,
-        clean_git_config: true,
-        debug_trace_disabled: false,
-        concurrent_id: 0,
-        concurrent_project_id: 0,
-        clone_url: None,
-        tls: TlsFiles::default(),
-        correlation_id: None,
-        scripts: RunnerScripts::default(),
-        secrets: Vec::new(),
-    }
+    RunnerContext::plain(product::of_jobs())
 }
