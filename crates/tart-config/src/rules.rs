@@ -3,10 +3,7 @@
 mod docker;
 mod runner;
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    ops::Range,
-};
+use std::{net::IpAddr, ops::Range};
 
 use toml::{
     Spanned,
@@ -68,7 +65,7 @@ pub(crate) fn check_value(checker: &mut Checker<'_>, path: &str, spanned: &Spann
         "runners.microvm.network.allow" | "runners.microvm.network.deny" => {
             for entry in value::strings(value).unwrap_or_default() {
                 if !is_destination(entry) {
-                    let form = "IPv4 addresses, networks or names, perhaps with `:port`";
+                    let form = "addresses, networks or names, perhaps with `:port`";
                     checker.error(span.clone(), format!("`{path}` must hold {form}, found {entry:?}"));
                 }
             }
@@ -146,17 +143,24 @@ fn is_host_entry(entry: &str) -> bool {
     })
 }
 
-/// An entry of a list of destinations: `10.0.0.0/8`, `192.0.2.1:443`, `*.example.com:80-90`.
+/// An entry of a list of destinations: `10.0.0.0/8`, `192.0.2.1:443`, `[fd00::/8]:22`, `*.example.com:80-90`.
 fn is_destination(entry: &str) -> bool {
-    let (host, ports) = entry.split_once(':').unwrap_or((entry, "1"));
+    let (host, ports) = match entry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, "")) => (host, "1"),
+        Some((host, rest)) => (host, rest.strip_prefix(':').unwrap_or_default()),
+        // More than one colon is an IPv6 address without a port.
+        None if entry.matches(':').count() > 1 => (entry, "1"),
+        None => entry.split_once(':').unwrap_or((entry, "1")),
+    };
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
     let is_port = port(first).is_some_and(|first| port(last).is_some_and(|last| first <= last));
     let is_host = match host.split_once('/') {
-        Some((address, prefix)) => {
-            address.parse::<Ipv4Addr>().is_ok() && prefix.parse::<u8>().is_ok_and(|prefix| prefix <= 32)
-        }
-        None => host.parse::<Ipv4Addr>().is_ok() || is_name(host.strip_prefix("*.").unwrap_or(host)),
+        Some((address, prefix)) => address.parse::<IpAddr>().is_ok_and(|address| {
+            let longest = if address.is_ipv4() { 32 } else { 128 };
+            prefix.parse::<u8>().is_ok_and(|prefix| prefix <= longest)
+        }),
+        None => host.parse::<IpAddr>().is_ok() || is_name(host.strip_prefix("*.").unwrap_or(host)),
     };
     is_port && is_host
 }

@@ -19,7 +19,7 @@ mod system;
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, UdpSocket},
+    net::{IpAddr, UdpSocket},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -33,7 +33,7 @@ use crate::{
     Allowed, AttachRequest, Attachment, GuestNetwork, NetError, Network, Nic, NicLink, RelayOptions,
     RelayTargets, Target, Usage, plan, relay::RelayAttachment,
 };
-use address::{GATEWAY, GUEST, GUEST_MAC, GUEST_PREFIX};
+use address::{GATEWAY, GATEWAY6, GUEST, GUEST_MAC, GUEST_PREFIX, GUEST_PREFIX6, GUEST6};
 use dns::{Forwarder, Names};
 use host::{Host, HostOptions};
 use space::Space;
@@ -59,7 +59,7 @@ impl Default for NetnsOptions {
     }
 }
 
-/// A network device in a namespace of each guest's own. The guest reaches what its policy allows by IPv4 and nothing
+/// A network device in a namespace of each guest's own. The guest reaches what its policy allows and nothing
 /// of the host or of other guests.
 #[derive(Debug)]
 pub struct NetnsNetwork {
@@ -142,12 +142,15 @@ impl Network for NetnsNetwork {
     }
 
     fn describe(&self) -> String {
-        let firewall = self.shared.host.firewall.as_ref().map_or_else(String::new, |chain| {
+        let facts = &self.shared.host.facts;
+        let firewall = facts.firewall.as_ref().map_or_else(String::new, |chain| {
             format!("; this host's chain `{chain}` drops what no rule of it accepts: let devices `tart-*` pass there")
         });
+        let families =
+            if facts.ipv6 { "IPv4 and IPv6" } else { "IPv4 (not IPv6, which this host does not route)" };
         format!(
-            "netns: jobs reach public addresses by IPv4 and what the configuration allows; neither this host nor \
-             each other; no IPv6{firewall}"
+            "netns: jobs reach public addresses by {families} and what the configuration allows; neither this host, \
+             its networks nor each other{firewall}"
         )
     }
 
@@ -155,7 +158,7 @@ impl Network for NetnsNetwork {
         let egress = &request.egress;
         let mut relayed = Vec::new();
         for allowed in &request.allowed {
-            if !egress.is_default() || needs_relay(&self.shared.host.namespace, allowed).await {
+            if !egress.is_default() || needs_relay(&self.shared.host, allowed).await {
                 relayed.push(allowed.clone());
             }
         }
@@ -172,12 +175,17 @@ impl Network for NetnsNetwork {
         let tasks = Forwarder::start(sockets, Names::new(egress), servers, host, space.namespace.clone())?;
 
         let network = relay.guest_mut();
-        network.interfaces.push(Interface {
+        let mut interface = Interface {
             mac: GUEST_MAC.to_owned(),
             addresses: vec![format!("{GUEST}/{GUEST_PREFIX}")],
             gateways: vec![GATEWAY.to_string()],
-            mtu: Some(self.shared.host.mtu),
-        });
+            mtu: Some(self.shared.host.facts.mtu),
+        };
+        if self.shared.host.facts.ipv6 {
+            interface.addresses.push(format!("{GUEST6}/{GUEST_PREFIX6}"));
+            interface.gateways.push(GATEWAY6.to_string());
+        }
+        network.interfaces.push(interface);
         network.nameservers = vec![GATEWAY.to_string()];
         network.search_domains.clone_from(&request.search_domains);
         network.nic = Some(Nic { mac: GUEST_MAC.to_owned(), link: NicLink::Tap(space.tap.clone()) });
@@ -187,7 +195,7 @@ impl Network for NetnsNetwork {
 
 /// Whether an endpoint is one that guests do not reach as such: a service of Tart, on the host, or in a private
 /// network.
-async fn needs_relay(host: &Namespace, allowed: &Allowed) -> bool {
+async fn needs_relay(host: &Host, allowed: &Allowed) -> bool {
     let endpoint = match &allowed.target {
         Target::Service(_) => return true,
         Target::Tcp(endpoint) if endpoint.is_loopback() || *endpoint != allowed.endpoint => return true,
@@ -198,15 +206,14 @@ async fn needs_relay(host: &Namespace, allowed: &Allowed) -> bool {
         // The host will say what is wrong with the name.
         return true;
     };
-    let public: Vec<Ipv4Addr> = addresses
-        .filter_map(|address| match address.ip() {
-            IpAddr::V4(address) if rules::is_public(address) => Some(address),
-            _ => None,
-        })
+    // What guests reach by IPv4 they reach on every host.
+    let public: Vec<IpAddr> = addresses
+        .map(|address| address.ip())
+        .filter(|ip| ip.is_ipv4() && host.facts.connected.leaves(*ip))
         .collect();
     // An address that can be bound is the host's own.
-    let own =
-        host.run(move || Ok(public.is_empty() || public.iter().any(|ip| UdpSocket::bind((*ip, 0)).is_ok())));
+    let own = move || Ok(public.is_empty() || public.iter().any(|ip| UdpSocket::bind((*ip, 0)).is_ok()));
+    let own = host.namespace.run(own);
     own.await.unwrap_or(true)
 }
 

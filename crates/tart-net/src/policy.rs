@@ -1,6 +1,11 @@
 //! What a job may reach beyond its own machine. Pure.
 
-use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+    str::FromStr,
+};
 
 use crate::{NetError, endpoint::is_host_name};
 
@@ -39,8 +44,8 @@ pub struct Rule {
 /// What a rule is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// An IPv4 network: its first address and the length of its prefix.
-    Net(Ipv4Addr, u8),
+    /// A network: its first address and the length of its prefix.
+    Net(IpAddr, u8),
     /// A name in lower case, without the `*.` of one that stands for all names below it.
     Name {
         /// The name.
@@ -51,6 +56,16 @@ pub(crate) enum Destination {
 }
 
 impl Rule {
+    /// Whether it is about an address, on some port.
+    pub(crate) fn covers(&self, address: IpAddr) -> bool {
+        match self.target {
+            Destination::Net(start, prefix) => {
+                start.is_ipv4() == address.is_ipv4() && first(address, prefix) == start
+            }
+            Destination::Name { .. } => false,
+        }
+    }
+
     /// Whether it is about a name that is looked up, in lower case and without a final dot.
     pub(crate) fn names(&self, looked_up: &str) -> bool {
         match &self.target {
@@ -66,7 +81,10 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
-            Destination::Net(address, 32) => write!(f, "{address}")?,
+            Destination::Net(IpAddr::V6(address), prefix) if self.ports.is_some() => {
+                write!(f, "[{address}/{prefix}]")?;
+            }
+            Destination::Net(address, prefix) if *prefix == bits(*address) => write!(f, "{address}")?,
             Destination::Net(address, prefix) => write!(f, "{address}/{prefix}")?,
             Destination::Name { name, below } => write!(f, "{}{name}", if *below { "*." } else { "" })?,
         }
@@ -81,28 +99,28 @@ impl fmt::Display for Rule {
 impl FromStr for Rule {
     type Err = NetError;
 
-    /// Parses `10.0.0.0/8`, `192.0.2.1:443`, `example.com:8000-8100` or `*.example.com`.
+    /// Parses `10.0.0.0/8`, `192.0.2.1:443`, `fd00::/8`, `[2001:db8::1]:443`, `example.com:8000-8100` or
+    /// `*.example.com`.
     fn from_str(text: &str) -> Result<Self, NetError> {
         let refuse = |reason: &str| NetError::Rule { text: text.to_owned(), reason: reason.to_owned() };
-        if text.starts_with('[') || text.matches(':').count() > 1 {
-            return Err(refuse("IPv6 is not carried by this network"));
-        }
-        let (host, ports) = match text.split_once(':') {
-            Some((host, ports)) => (
-                host,
-                Some(parse_ports(ports).ok_or_else(|| refuse("its port is no number from 1 to 65535"))?),
-            ),
-            None => (text, None),
+        let (host, ports) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, "")) => (host, None),
+            Some((host, rest)) => (host, Some(rest.strip_prefix(':').unwrap_or_default())),
+            // More than one colon is an IPv6 address without a port.
+            None if text.matches(':').count() > 1 => (text, None),
+            None => text.split_once(':').map_or((text, None), |(host, ports)| (host, Some(ports))),
+        };
+        let ports = match ports.map(parse_ports) {
+            Some(None) => return Err(refuse("its port is no number from 1 to 65535")),
+            ports => ports.flatten(),
         };
         let target = match host.split_once('/') {
             Some((address, prefix)) => {
-                network(address, prefix).ok_or_else(|| refuse("it is no IPv4 network such as 10.0.0.0/8"))?
+                network(address, prefix).ok_or_else(|| refuse("it is no network such as 10.0.0.0/8"))?
             }
             None => match host.parse() {
-                Ok(address) => Destination::Net(address, 32),
-                Err(_) => {
-                    name(host).ok_or_else(|| refuse("it is neither an IPv4 address nor a host name"))?
-                }
+                Ok(address) => Destination::Net(address, bits(address)),
+                Err(_) => name(host).ok_or_else(|| refuse("it is neither an address nor a host name"))?,
             },
         };
         Ok(Self { target, ports })
@@ -117,10 +135,28 @@ fn parse_ports(text: &str) -> Option<RangeInclusive<u16>> {
 }
 
 fn network(address: &str, prefix: &str) -> Option<Destination> {
-    let prefix: u8 = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
-    let address: Ipv4Addr = address.parse().ok()?;
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    Some(Destination::Net(Ipv4Addr::from_bits(address.to_bits() & mask), prefix))
+    let address: IpAddr = address.parse().ok()?;
+    let prefix: u8 = prefix.parse().ok().filter(|prefix| *prefix <= bits(address))?;
+    Some(Destination::Net(first(address, prefix), prefix))
+}
+
+/// Bits of an address of its family.
+fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// The first address of a network.
+fn first(address: IpAddr, prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            Ipv4Addr::from_bits(address.to_bits() & mask).into()
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+            Ipv6Addr::from_bits(address.to_bits() & mask).into()
+        }
+    }
 }
 
 fn name(text: &str) -> Option<Destination> {
@@ -180,6 +216,10 @@ mod tests {
             ("192.0.2.1/32:80-90", "192.0.2.1:80-90"),
             ("Example.COM.", "example.com"),
             ("*.example.com:443", "*.example.com:443"),
+            ("FD00::1/8", "fd00::/8"),
+            ("::/0", "::/0"),
+            ("[2001:db8::1]:443", "[2001:db8::1/128]:443"),
+            ("[2001:db8::1]", "2001:db8::1"),
         ] {
             assert_eq!(rule(text).to_string(), shown);
         }
@@ -194,8 +234,9 @@ mod tests {
             "x:0",
             "x:9-1",
             "x:http",
-            "2001:db8::1",
-            "[::1]:80",
+            "::1/129",
+            "[::1]80",
+            "[::1",
             "*",
             "*.*.x",
             "",
@@ -204,18 +245,28 @@ mod tests {
         .map(|text| text.parse::<Rule>().unwrap_err().to_string())
         .collect();
         insta::assert_snapshot!(reasons.join("\n"), @"
-        `10.0.0.0/33` is no entry of a network policy: it is no IPv4 network such as 10.0.0.0/8
-        `a b` is no entry of a network policy: it is neither an IPv4 address nor a host name
-        `1.2.3` is no entry of a network policy: it is neither an IPv4 address nor a host name
+        `10.0.0.0/33` is no entry of a network policy: it is no network such as 10.0.0.0/8
+        `a b` is no entry of a network policy: it is neither an address nor a host name
+        `1.2.3` is no entry of a network policy: it is neither an address nor a host name
         `x:0` is no entry of a network policy: its port is no number from 1 to 65535
         `x:9-1` is no entry of a network policy: its port is no number from 1 to 65535
         `x:http` is no entry of a network policy: its port is no number from 1 to 65535
-        `2001:db8::1` is no entry of a network policy: IPv6 is not carried by this network
-        `[::1]:80` is no entry of a network policy: IPv6 is not carried by this network
-        `*` is no entry of a network policy: it is neither an IPv4 address nor a host name
-        `*.*.x` is no entry of a network policy: it is neither an IPv4 address nor a host name
-        `` is no entry of a network policy: it is neither an IPv4 address nor a host name
+        `::1/129` is no entry of a network policy: it is no network such as 10.0.0.0/8
+        `[::1]80` is no entry of a network policy: its port is no number from 1 to 65535
+        `[::1` is no entry of a network policy: it is neither an address nor a host name
+        `*` is no entry of a network policy: it is neither an address nor a host name
+        `*.*.x` is no entry of a network policy: it is neither an address nor a host name
+        `` is no entry of a network policy: it is neither an address nor a host name
         ");
+    }
+
+    #[test]
+    fn a_network_covers_its_own_addresses_only() {
+        let covers = |text: &str, address: &str| rule(text).covers(address.parse().unwrap());
+        assert!(
+            covers("10.0.0.0/8", "10.255.0.1") && covers("::/0", "::1") && covers("0.0.0.0/0", "1.2.3.4")
+        );
+        assert!(!covers("10.0.0.0/8", "11.0.0.0") && !covers("::/0", "1.2.3.4") && !covers("a.b", "1.2.3.4"));
     }
 
     #[test]
@@ -238,7 +289,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_read_back(text in "[a-z0-9*./:-]{0,20}") {
+        fn what_is_shown_is_read_back(text in r"[a-z0-9*./:\[\]-]{0,20}") {
             if let Ok(rule) = text.parse::<Rule>() {
                 prop_assert_eq!(rule.to_string().parse::<Rule>().unwrap(), rule);
             }

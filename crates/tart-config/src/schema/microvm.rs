@@ -124,7 +124,7 @@ pub(super) static SECTIONS: &[Section] = &[
             unset(
                 "allow",
                 Kind::List,
-                "What jobs may reach, also in private networks: `10.0.0.0/8`, `192.0.2.1:443`, `*.example.com:80-90`",
+                "What jobs may reach, also in private networks: `10.0.0.0/8`, `[fd00::/8]:443`, `*.example.com:80-90`",
             ),
             unset("deny", Kind::List, "What jobs may not reach, whatever `allow` says, in the same form"),
         ],

@@ -207,10 +207,12 @@ proptest::proptest! {
 
 #[test]
 fn destinations_that_are_none_are_refused() {
-    let text = runner("[runners.microvm.network]\nallow = [\"10.0.0.0/8:22\", \"a b\"]\ndeny = [\"::1\"]\n");
+    let text = runner(
+        "[runners.microvm.network]\nallow = [\"10.0.0.0/8:22\", \"a b\"]\ndeny = [\"::1/129\", \"[fd00::/8]:22\", \"fd00::1\"]\n",
+    );
     insta::assert_snapshot!(errors(&text), @r#"
     2 problems in the configuration:
-    config.toml:5:9: `runners.microvm.network.allow` must hold IPv4 addresses, networks or names, perhaps with `:port`, found "a b"
-    config.toml:6:8: `runners.microvm.network.deny` must hold IPv4 addresses, networks or names, perhaps with `:port`, found "::1"
+    config.toml:5:9: `runners.microvm.network.allow` must hold addresses, networks or names, perhaps with `:port`, found "a b"
+    config.toml:6:8: `runners.microvm.network.deny` must hold addresses, networks or names, perhaps with `:port`, found "::1/129"
     "#);
 }

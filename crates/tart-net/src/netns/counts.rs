@@ -57,13 +57,11 @@ pub(super) fn parse_counts(json: &str) -> Counts {
                 _ => {}
             }
         }
-        if let Some(set) = object.set.filter(|set| set.name == "denied_to") {
-            counts.denied_to = set.elem.iter().filter_map(denied).collect();
-            counts
-                .denied_to
-                .sort_by(|a, b| b.packets.cmp(&a.packets).then(a.destination.cmp(&b.destination)));
+        if let Some(set) = object.set.filter(|set| set.name.starts_with("denied_to")) {
+            counts.denied_to.extend(set.elem.iter().filter_map(denied));
         }
     }
+    counts.denied_to.sort_by(|a, b| b.packets.cmp(&a.packets).then(a.destination.cmp(&b.destination)));
     counts
 }
 
@@ -76,7 +74,9 @@ fn denied(element: &Value) -> Option<Denied> {
     let port =
         port.as_u64().map_or_else(|| port.as_str().unwrap_or_default().to_owned(), |port| port.to_string());
     let packets = element.get("counter")?.get("packets")?.as_u64()?;
-    Some(Denied { destination: format!("{}:{port}/{}", address.as_str()?, protocol.as_str()?), packets })
+    let (address, protocol) = (address.as_str()?, protocol.as_str()?);
+    let address = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+    Some(Denied { destination: format!("{address}:{port}/{protocol}"), packets })
 }
 
 #[cfg(test)]
@@ -91,11 +91,13 @@ mod tests {
             {"set": {"family": "inet", "name": "denied_to", "elem": [
                 {"elem": {"val": {"concat": ["10.0.0.1", "udp", 53]}, "counter": {"packets": 1, "bytes": 60}}},
                 {"elem": {"val": {"concat": ["10.0.0.1", "tcp", 22]}, "counter": {"packets": 2, "bytes": 120}}},
-                "surprise"]}}]}"#;
+                "surprise"]}},
+            {"set": {"family": "inet", "name": "denied_to_v6", "elem": [
+                {"elem": {"val": {"concat": ["2001:db8::1", "tcp", 22]}, "counter": {"packets": 5, "bytes": 60}}}]}}]}"#;
         let counts = parse_counts(json);
         assert_eq!((counts.bytes_up, counts.forged), (180, 2));
         let denied: Vec<_> = counts.denied_to.iter().map(ToString::to_string).collect();
-        assert_eq!(denied, ["10.0.0.1:22/tcp", "10.0.0.1:53/udp"]);
+        assert_eq!(denied, ["[2001:db8::1]:22/tcp", "10.0.0.1:22/tcp", "10.0.0.1:53/udp"]);
         assert_eq!(parse_counts("nonsense"), Counts::default());
     }
 }

@@ -64,7 +64,7 @@ pub(super) struct Forwarder {
     host: Arc<Host>,
     space: Namespace,
     /// Until when addresses are in the sets of rules.
-    held: Mutex<HashMap<(String, Ipv4Addr), Instant>>,
+    held: Mutex<HashMap<(String, IpAddr), Instant>>,
 }
 
 impl Forwarder {
@@ -234,7 +234,7 @@ impl Forwarder {
     }
 
     /// Lets addresses through, before the guest knows them.
-    async fn hold(&self, sets: &[String], addresses: Vec<(Ipv4Addr, u32)>) -> Result<(), NetError> {
+    async fn hold(&self, sets: &[String], addresses: Vec<(IpAddr, u32)>) -> Result<(), NetError> {
         let mut held = self.held.lock().await;
         let now = Instant::now();
         held.retain(|_, until| *until > now);

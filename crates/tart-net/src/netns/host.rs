@@ -15,8 +15,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{
     address::{Link, MAX_SLOTS, slot_of},
-    routes::{Routes, dropping_chain, parse_links, parse_routes},
-    rules,
+    routes::{Device, Routes, dropping_chain, mtu, parse_links},
+    rules::{self, Connected, Guarded},
     system::{Namespace, get, ip, nft, program, set},
 };
 use crate::NetError;
@@ -48,12 +48,23 @@ impl HostOptions {
 pub(super) struct Host {
     pub(super) namespace: Namespace,
     pub(super) options: HostOptions,
-    /// MTU of the way out.
-    pub(super) mtu: u32,
-    /// A chain of the host that may drop what guests send.
-    pub(super) firewall: Option<String>,
+    /// What was found out about it.
+    pub(super) facts: Facts,
     live: File,
     next: AtomicU16,
+}
+
+/// What guests have to do with.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    /// MTU of the way out.
+    pub(super) mtu: u32,
+    /// There is a way out by IPv6, and the host can be made to forward it.
+    pub(super) ipv6: bool,
+    /// The networks that the host is part of.
+    pub(super) connected: Connected,
+    /// A chain of the host that may drop what guests send.
+    pub(super) firewall: Option<String>,
 }
 
 /// A number that no other guest of this host has, until it is dropped.
@@ -67,12 +78,8 @@ impl Host {
     /// Prepares the host that the namespace is of. Blocks.
     pub(super) fn prepare(namespace: Namespace, options: HostOptions) -> Result<Self, NetError> {
         let wanted = options.clone();
-        let (mtu, firewall, live) = namespace.run_blocking(move || {
-            let (mtu, live) = prepare(&wanted)?;
-            let chains = program("nft", &["--json", "list", "chains"], "")?;
-            Ok((mtu, dropping_chain(&chains), live))
-        })?;
-        Ok(Self { namespace, options, mtu, firewall, live, next: AtomicU16::new(0) })
+        let (facts, live) = namespace.run_blocking(move || prepare(&wanted))?;
+        Ok(Self { namespace, options, facts, live, next: AtomicU16::new(0) })
     }
 
     /// Takes a free slot. Slots are taken in turn, so that the host has forgotten the connections of the one before.
@@ -116,10 +123,10 @@ const SETUP: &str = "setup.lock";
 const LIVE: &str = "live.lock";
 /// How the names of locks of slots begin.
 const SLOT: &str = "slot-";
-/// The devices that forward only because of Tart, one a line.
+/// What was switched on in the kernel, one setting a line.
 const GUARDED: &str = "guarded";
 
-fn prepare(options: &HostOptions) -> Result<(u32, File), NetError> {
+fn prepare(options: &HostOptions) -> Result<(Facts, File), NetError> {
     let _setup = lock_setup(options)?;
     make_dir(&options.dir)?;
     let live = open(&options.dir.join(LIVE))?;
@@ -128,42 +135,63 @@ fn prepare(options: &HostOptions) -> Result<(u32, File), NetError> {
         restore(options)?;
     }
     flock(&live, FlockOperation::LockShared).map_err(|e| NetError::system("take a lock", e))?;
-    let routes = routes()?;
-    reap(options, &routes.devices)?;
-    if alone {
-        let devices = routes.routed.iter().filter(|device| !device.starts_with(&options.prefix));
-        let guarded: Vec<String> = devices.filter(|device| !forwards(device)).cloned().collect();
-        // Whoever comes after a crash has to know what to undo.
-        fs::write(options.dir.join(GUARDED), guarded.join("\n"))
-            .map_err(|e| NetError::system("remember which devices forward", e))?;
-        nft(&rules::host(&options.table, &options.prefix, &guarded))?;
-        for device in &guarded {
-            set(&forwarding(device), "1")?;
-        }
+    let devices = parse_links(&program("ip", &["-json", "link", "show"], "")?);
+    let routes = Routes::parse(&program("ip", &["-json", "-4", "route", "show"], "")?);
+    let routes6 = Routes::parse(&program("ip", &["-json", "-6", "route", "show"], "")?);
+    reap(options, &devices)?;
+    let mtu = mtu(&devices, [&routes, &routes6]);
+    let own = |routes: &Routes, setting: fn(&str) -> String| -> Vec<String> {
+        let others = routes.devices().into_iter().filter(|device| !device.starts_with(&options.prefix));
+        others.filter(|device| is_off(&setting(device))).map(str::to_owned).collect()
+    };
+    let mut guarded = Guarded { ipv4: own(&routes, forwarding), ipv6: Vec::new() };
+    let mut ipv6 = routes6.has_default() && mtu >= MIN_MTU6;
+    if ipv6 && is_off("ipv6/conf/all/forwarding") {
+        // To switch it on for the whole host would end its listening to routers.
+        ipv6 = routes6.devices().into_iter().all(|device| get(&forwarding6(device)).is_some());
+        guarded.ipv6 = if ipv6 { own(&routes6, forwarding6) } else { Vec::new() };
     }
-    Ok((routes.mtu, live))
+    if alone {
+        guard(options, &guarded)?;
+    }
+    let chains = program("nft", &["--json", "list", "chains"], "")?;
+    let connected = Connected::new(routes.connected().chain(routes6.connected()));
+    Ok((Facts { mtu, ipv6, connected, firewall: dropping_chain(&chains) }, live))
 }
 
-fn routes() -> Result<Routes, NetError> {
-    let links = parse_links(&program("ip", &["-json", "link", "show"], "")?);
-    let routes = parse_routes(&program("ip", &["-json", "-4", "route", "show"], "")?);
-    Ok(Routes::new(links, &routes))
+/// Smallest MTU that IPv6 works with.
+const MIN_MTU6: u32 = 1280;
+
+/// Lets devices forward, behind rules that keep them from doing so for others than guests.
+fn guard(options: &HostOptions, guarded: &Guarded) -> Result<(), NetError> {
+    let ipv4 = guarded.ipv4.iter().map(|device| forwarding(device));
+    let settings: Vec<_> = ipv4.chain(guarded.ipv6.iter().map(|device| forwarding6(device))).collect();
+    // Whoever comes after a crash has to know what to undo.
+    fs::write(options.dir.join(GUARDED), settings.join("\n"))
+        .map_err(|e| NetError::system("remember which devices forward", e))?;
+    nft(&rules::host(&options.table, &options.prefix, guarded))?;
+    settings.iter().try_for_each(|setting| set(setting, "1"))
 }
 
 fn forwarding(device: &str) -> String {
     format!("ipv4/conf/{device}/forwarding")
 }
 
-fn forwards(device: &str) -> bool {
-    get(&forwarding(device)).is_none_or(|value| value != "0")
+/// Of kernels from 6.17 on.
+fn forwarding6(device: &str) -> String {
+    format!("ipv6/conf/{device}/force_forwarding")
+}
+
+fn is_off(setting: &str) -> bool {
+    get(setting).is_some_and(|value| value == "0")
 }
 
 /// Removes what the host has of guests' networks when no runner lives.
 fn restore(options: &HostOptions) -> Result<(), NetError> {
     let path = options.dir.join(GUARDED);
     let guarded = fs::read_to_string(&path).unwrap_or_default();
-    for device in guarded.lines() {
-        set(&forwarding(device), "0")?;
+    for setting in guarded.lines() {
+        set(setting, "0")?;
     }
     let table = &options.table;
     nft(&format!("table inet {table} {{}}\ndelete table inet {table}\n"))?;
@@ -176,8 +204,8 @@ fn restore(options: &HostOptions) -> Result<(), NetError> {
 }
 
 /// Removes devices of slots that nobody holds.
-fn reap(options: &HostOptions, devices: &[String]) -> Result<(), NetError> {
-    for device in devices {
+fn reap(options: &HostOptions, devices: &[Device]) -> Result<(), NetError> {
+    for Device { ifname: device, .. } in devices {
         let Some(number) = slot_of(&options.prefix, device) else { continue };
         if let Some(_lock) = lock_slot(options, number)? {
             tracing::info!(device, "removing the network of a guest whose runner was killed");

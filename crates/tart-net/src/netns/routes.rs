@@ -11,7 +11,7 @@ const MIN_MTU: u32 = 576;
 /// A device of the host.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Device {
-    ifname: String,
+    pub(super) ifname: String,
     #[serde(default)]
     mtu: u32,
 }
@@ -22,44 +22,56 @@ pub(super) struct Route {
     dst: String,
     #[serde(default)]
     dev: String,
+    gateway: Option<String>,
 }
 
-/// What is of interest for guests.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Routes {
-    /// All devices.
-    pub(super) devices: Vec<String>,
-    /// Those that something is routed to.
-    pub(super) routed: Vec<String>,
-    /// The smallest MTU of a default route.
-    pub(super) mtu: u32,
+impl Route {
+    fn is_default(&self) -> bool {
+        self.dst == "default"
+    }
 }
+
+/// The routes of one family.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Routes(Vec<Route>);
 
 impl Routes {
-    pub(super) fn new(devices: Vec<Device>, routes: &[Route]) -> Self {
-        let mtu_of =
-            |name: &str| devices.iter().find(|device| device.ifname == name).map(|device| device.mtu);
-        let defaults = routes.iter().filter(|route| route.dst == "default");
-        let mtu = defaults.filter_map(|route| mtu_of(&route.dev)).min();
-        let mut routed: Vec<String> = routes
-            .iter()
-            .map(|route| route.dev.clone())
-            .filter(|name| !name.is_empty() && name != "lo")
-            .collect();
-        routed.sort();
-        routed.dedup();
-        let mtu = mtu.unwrap_or(DEFAULT_MTU).clamp(MIN_MTU, u16::MAX.into());
-        Self { routed, mtu, devices: devices.into_iter().map(|device| device.ifname).collect() }
+    /// Reads `ip -json -4 route show`, or the same of `-6`.
+    pub(super) fn parse(json: &str) -> Self {
+        Self(serde_json::from_str(json).unwrap_or_default())
     }
+
+    /// Whether there is a way to everywhere.
+    pub(super) fn has_default(&self) -> bool {
+        self.0.iter().any(Route::is_default)
+    }
+
+    /// The devices that something is routed to.
+    pub(super) fn devices(&self) -> Vec<&str> {
+        let names = self.0.iter().map(|route| route.dev.as_str());
+        let mut names: Vec<_> = names.filter(|name| !name.is_empty() && *name != "lo").collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The networks that the host is part of.
+    pub(super) fn connected(&self) -> impl Iterator<Item = &str> {
+        let direct = self.0.iter().filter(|route| route.gateway.is_none() && !route.is_default());
+        direct.filter(|route| !route.dev.is_empty()).map(|route| route.dst.as_str())
+    }
+}
+
+/// The smallest MTU of the devices by which there is a way to everywhere.
+pub(super) fn mtu(devices: &[Device], routes: [&Routes; 2]) -> u32 {
+    let ways = routes.into_iter().flat_map(|routes| routes.0.iter().filter(|route| route.is_default()));
+    let mtu = ways.filter_map(|route| devices.iter().find(|device| device.ifname == route.dev));
+    let mtu = mtu.map(|device| device.mtu).min().unwrap_or(DEFAULT_MTU);
+    mtu.clamp(MIN_MTU, u16::MAX.into())
 }
 
 /// Reads `ip -json link show`.
 pub(super) fn parse_links(json: &str) -> Vec<Device> {
-    serde_json::from_str(json).unwrap_or_default()
-}
-
-/// Reads `ip -json -4 route show`.
-pub(super) fn parse_routes(json: &str) -> Vec<Route> {
     serde_json::from_str(json).unwrap_or_default()
 }
 
@@ -104,9 +116,11 @@ mod tests {
         let links = r#"[{"ifindex":1,"ifname":"lo","mtu":65536},{"ifname":"eth0","mtu":1400},{"ifname":"vpn","mtu":1280}]"#;
         let routes = r#"[{"dst":"default","gateway":"192.0.2.1","dev":"eth0","flags":[]},
                         {"dst":"10.0.0.0/8","dev":"vpn"},{"dst":"192.0.2.0/24","dev":"eth0"},{"type":"blackhole","dst":"x"}]"#;
-        let routes = Routes::new(parse_links(links), &parse_routes(routes));
-        assert_eq!((routes.mtu, routes.routed.join(" ").as_str()), (1400, "eth0 vpn"));
-        assert_eq!(routes.devices.len(), 3);
+        let (devices, routes) = (parse_links(links), Routes::parse(routes));
+        assert_eq!(mtu(&devices, [&routes, &Routes::default()]), 1400);
+        assert_eq!(routes.devices(), ["eth0", "vpn"]);
+        assert_eq!(routes.connected().collect::<Vec<_>>(), ["10.0.0.0/8", "192.0.2.0/24"]);
+        assert!(routes.has_default());
     }
 
     #[test]
@@ -122,6 +136,6 @@ mod tests {
 
     #[test]
     fn a_host_without_routes_has_the_usual_mtu() {
-        assert_eq!(Routes::new(parse_links(""), &parse_routes("[]")).mtu, 1500);
+        assert_eq!(mtu(&parse_links(""), [&Routes::parse("[]"), &Routes::parse("")]), 1500);
     }
 }

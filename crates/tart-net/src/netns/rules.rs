@@ -1,8 +1,8 @@
 //! Rule sets for `nft`. Pure.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{fmt::Write as _, net::IpAddr};
 
-use super::address::{GATEWAY, GUEST, GUEST_MAC, LINK_NETWORK, TAP, WAN};
+use super::address::{GATEWAY, GATEWAY6, GUEST, GUEST_MAC, GUEST6, LINK_NETWORK, LINK_NETWORK6, TAP, WAN};
 use crate::{Egress, Rule, policy::Destination};
 
 /// Name of the tables in guests' namespaces.
@@ -14,18 +14,6 @@ const MAX_CONNECTIONS: u32 = 4096;
 /// Addresses that one set takes from answers of DNS.
 pub(super) const MAX_NAMED: usize = 4096;
 
-/// Whether guests reach an address by the rules that they begin with.
-pub(super) fn is_public(address: Ipv4Addr) -> bool {
-    let lists = [NEVER, PRIVATE].into_iter().flat_map(|list| list.split(", "));
-    !lists.filter_map(|network| network.parse::<Rule>().ok()).any(|rule| match rule.target {
-        Destination::Net(first, prefix) => {
-            let bits = (first.to_bits() ^ address.to_bits()).leading_zeros();
-            bits >= u32::from(prefix)
-        }
-        Destination::Name { .. } => false,
-    })
-}
-
 /// Never reached, whatever the configuration says: this host and link, and the metadata services of clouds that are
 /// not link-local (Azure, Alibaba).
 const NEVER: &str = "0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 192.0.0.0/24, 224.0.0.0/4, 240.0.0.0/4, \
@@ -34,40 +22,112 @@ const NEVER: &str = "0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 192.0.0.0/24, 224.0
 /// Reached only where the configuration allows it: private networks, carriers' networks, networks of benchmarks.
 const PRIVATE: &str = "10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16, 198.18.0.0/15";
 
-/// The rules of the host, the same whatever guests there are. `guarded` are devices that forward only because of Tart:
-/// what arrives there for others than guests is dropped as before.
-pub(super) fn host(table: &str, prefix: &str, guarded: &[String]) -> String {
-    let elements = if guarded.is_empty() {
-        String::new()
-    } else {
-        let quoted: Vec<_> = guarded.iter().map(|device| format!("\"{device}\"")).collect();
-        format!(" elements = {{ {} }};", quoted.join(", "))
+/// As [`NEVER`]: also addresses that stand for IPv4 addresses, and the metadata services of AWS and Google.
+const NEVER6: &str = "::/96, ::ffff:0:0/96, 64:ff9b::/96, 64:ff9b:1::/48, 2001::/32, 2002::/16, fe80::/10, ff00::/8, \
+                      fd00:ec2::/32, fd20:ce::/32, fd74:6172:7400::/48";
+
+/// As [`PRIVATE`].
+const PRIVATE6: &str = "fc00::/7, fec0::/10";
+
+/// How the rules of both families differ.
+struct Family {
+    /// Suffix of the names of sets.
+    suffix: &'static str,
+    /// The protocol's name in expressions.
+    ip: &'static str,
+    /// The type of its addresses.
+    address: &'static str,
+}
+
+const FAMILIES: [Family; 2] = [
+    Family { suffix: "", ip: "ip", address: "ipv4_addr" },
+    Family { suffix: "_v6", ip: "ip6", address: "ipv6_addr" },
+];
+
+fn family(address: IpAddr) -> &'static Family {
+    let [four, six] = &FAMILIES;
+    if address.is_ipv4() { four } else { six }
+}
+
+/// The networks of the host's own that are no more to be reached than private ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Connected(Vec<Rule>);
+
+impl Connected {
+    /// Those of these texts that are networks.
+    pub(super) fn new<'a>(networks: impl IntoIterator<Item = &'a str>) -> Self {
+        let rules = networks.into_iter().filter_map(|text| text.parse::<Rule>().ok());
+        // Half of all addresses, as virtual private networks route them, are nobody's own network.
+        let is_own = |rule: &Rule| matches!(rule.target, Destination::Net(_, prefix) if prefix >= 8);
+        Self(rules.filter(|rule| rule.ports.is_none() && is_own(rule)).collect())
+    }
+
+    /// Whether guests reach an address by the rules that they begin with.
+    pub(super) fn leaves(&self, address: IpAddr) -> bool {
+        let lists = [NEVER, PRIVATE, NEVER6, PRIVATE6].into_iter().flat_map(|list| list.split(", "));
+        let mut rules =
+            lists.filter_map(|network| network.parse::<Rule>().ok()).chain(self.0.iter().cloned());
+        !rules.any(|rule| rule.covers(address))
+    }
+
+    /// The elements of the set of private networks.
+    fn private(&self, family: &Family) -> String {
+        let own = self.0.iter().filter(|rule| {
+            matches!(rule.target, Destination::Net(address, _) if self::family(address).ip == family.ip)
+        });
+        let fixed = if family.suffix.is_empty() { PRIVATE } else { PRIVATE6 };
+        own.fold(fixed.to_owned(), |all, rule| format!("{all}, {rule}"))
+    }
+}
+
+/// Devices that forward only because of Tart: what arrives there for others than guests is dropped as before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Guarded {
+    pub(super) ipv4: Vec<String>,
+    pub(super) ipv6: Vec<String>,
+}
+
+/// The rules of the host, the same whatever guests there are.
+pub(super) fn host(table: &str, prefix: &str, guarded: &Guarded) -> String {
+    let set = |devices: &[String]| {
+        let quoted: Vec<_> = devices.iter().map(|device| format!("\"{device}\"")).collect();
+        let elements = if quoted.is_empty() {
+            String::new()
+        } else {
+            format!(" elements = {{ {} }};", quoted.join(", "))
+        };
+        format!("{{ type ifname;{elements} }}")
     };
+    let (guarded, guarded6) = (set(&guarded.ipv4), set(&guarded.ipv6));
     format!(
         r#"table inet {table} {{}}
 delete table inet {table}
 table inet {table} {{
-  set guarded {{ type ifname;{elements} }}
+  set guarded {guarded}
+  set guarded_v6 {guarded6}
   chain forward {{
     type filter hook forward priority filter - 10; policy accept;
     iifname "{prefix}*" oifname "{prefix}*" drop
-    iifname "{prefix}*" meta nfproto != ipv4 drop
     iifname "{prefix}*" fib saddr . iif oif missing drop
     iifname "{prefix}*" ip daddr {{ {NEVER} }} drop
+    iifname "{prefix}*" ip6 daddr {{ {NEVER6} }} drop
     iifname "{prefix}*" accept
     oifname "{prefix}*" ct state established,related accept
     oifname "{prefix}*" drop
-    iifname @guarded ct state new ct status & dnat == 0 drop
+    meta nfproto ipv4 iifname @guarded ct state new ct status & dnat == 0 drop
+    meta nfproto ipv6 iifname @guarded_v6 ct state new ct status & dnat == 0 drop
   }}
   chain input {{
     type filter hook input priority filter - 10; policy accept;
-    iifname "{prefix}*" ip protocol icmp drop
+    iifname "{prefix}*" icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+    iifname "{prefix}*" meta l4proto {{ icmp, ipv6-icmp }} drop
     iifname "{prefix}*" limit rate over 50/second drop
     iifname "{prefix}*" reject with icmpx admin-prohibited
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
     ip saddr {LINK_NETWORK} oifname != "{prefix}*" masquerade
+    ip6 saddr {LINK_NETWORK6} oifname != "{prefix}*" masquerade
   }}
 }}
 "#
@@ -75,7 +135,18 @@ table inet {table} {{
 }
 
 /// The rules that every guest's namespace begins with: public addresses are reached.
-pub(super) fn guest() -> String {
+pub(super) fn guest(connected: &Connected, ipv6: bool) -> String {
+    let [private, private6] = FAMILIES.map(|family| connected.private(&family));
+    let neighbours = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }";
+    // Without IPv6, the end of the chain drops it.
+    let frames6 = if ipv6 {
+        format!(
+            "\n    ether type ip6 ip6 saddr {GUEST6} accept\n    ip6 saddr fe80::/10 {neighbours} accept\n    \
+             ip6 saddr {{ ::, fe80::/10 }} drop\n    ether type ip6 counter name forged drop"
+        )
+    } else {
+        String::new()
+    };
     format!(
         r#"table netdev {TABLE} {{
   counter forged {{ }}
@@ -85,7 +156,7 @@ pub(super) fn guest() -> String {
     ether type arp arp saddr ether {GUEST_MAC} arp saddr ip {GUEST} accept
     ether type arp counter name forged drop
     ether type ip ip saddr {GUEST} accept
-    ether type ip counter name forged drop
+    ether type ip counter name forged drop{frames6}
   }}
 }}
 table inet {TABLE} {{
@@ -94,8 +165,11 @@ table inet {TABLE} {{
   counter connections {{ }}
   counter denied {{ }}
   set never {{ type ipv4_addr; flags interval; elements = {{ {NEVER} }}; }}
-  set private {{ type ipv4_addr; flags interval; elements = {{ {PRIVATE} }}; }}
+  set never_v6 {{ type ipv6_addr; flags interval; elements = {{ {NEVER6} }}; }}
+  set private {{ type ipv4_addr; flags interval; auto-merge; elements = {{ {private} }}; }}
+  set private_v6 {{ type ipv6_addr; flags interval; auto-merge; elements = {{ {private6} }}; }}
   set denied_to {{ type ipv4_addr . inet_proto . inet_service; size 64; flags dynamic; }}
+  set denied_to_v6 {{ type ipv6_addr . inet_proto . inet_service; size 64; flags dynamic; }}
   chain allowed {{
     ct count over {MAX_CONNECTIONS} goto denied
     counter name connections
@@ -103,13 +177,16 @@ table inet {TABLE} {{
   }}
   chain denied {{
     meta l4proto {{ tcp, udp }} update @denied_to {{ ip daddr . meta l4proto . th dport counter }}
+    meta l4proto {{ tcp, udp }} update @denied_to_v6 {{ ip6 daddr . meta l4proto . th dport counter }}
     counter name denied
     limit rate over 50/second drop
     reject with icmpx admin-prohibited
   }}
   chain egress {{
     ip daddr @never goto denied
+    ip6 daddr @never_v6 goto denied
     ip daddr @private goto denied
+    ip6 daddr @private_v6 goto denied
     goto allowed
   }}
   chain forward {{
@@ -120,13 +197,17 @@ table inet {TABLE} {{
   }}
   chain input {{
     type filter hook input priority filter; policy drop;
+    {neighbours} accept
     iifname "{TAP}" ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
     iifname "{TAP}" ip daddr {GATEWAY} icmp type echo-request limit rate 10/second accept
+    iifname "{TAP}" ip6 daddr {GATEWAY6} icmpv6 type echo-request limit rate 10/second accept
     iifname "{TAP}" ip daddr {GATEWAY} reject with icmpx port-unreachable
+    iifname "{TAP}" ip6 daddr {GATEWAY6} reject with icmpx port-unreachable
     iifname "{TAP}" jump denied
   }}
   chain output {{
     type filter hook output priority filter; policy drop;
+    {neighbours} accept
     oifname "{TAP}" accept
   }}
   chain postrouting {{
@@ -138,7 +219,7 @@ table inet {TABLE} {{
     )
 }
 
-/// A list whose names have sets: which set a rule's addresses go to.
+/// A list whose names have sets: which set a rule's IPv4 addresses go to.
 pub(super) fn set_of(list: &str, position: usize) -> String {
     format!("{list}_{position}")
 }
@@ -155,32 +236,37 @@ pub(super) fn policy(egress: &Egress) -> String {
         for (position, rule) in rules.iter().enumerate() {
             if matches!(rule.target, Destination::Name { .. }) {
                 let set = set_of(list, position);
-                line(&mut text, &format!("set {set} {{ type ipv4_addr; flags timeout; size {MAX_NAMED}; }}"));
+                for Family { suffix, address, .. } in FAMILIES {
+                    let kind = format!("{{ type {address}; flags timeout; size {MAX_NAMED}; }}");
+                    line(&mut text, &format!("set {set}{suffix} {kind}"));
+                }
             }
         }
     }
     if let Some(rules) = &egress.job {
         line(&mut text, "chain job {");
         for (position, rule) in rules.iter().enumerate() {
-            line(&mut text, &format!("  {} return", matching(rule, "job", position)));
+            ending(&mut text, &matching(rule, "job", position), "return");
         }
         line(&mut text, "  goto denied");
         line(&mut text, "}");
     }
     line(&mut text, "chain egress {");
     line(&mut text, "  ip daddr @never goto denied");
+    line(&mut text, "  ip6 daddr @never_v6 goto denied");
     for (position, rule) in egress.deny.iter().enumerate() {
         if matches!(rule.target, Destination::Net(..)) {
-            line(&mut text, &format!("  {} goto denied", matching(rule, "deny", position)));
+            ending(&mut text, &matching(rule, "deny", position), "goto denied");
         }
     }
     if egress.job.is_some() {
         line(&mut text, "  jump job");
     }
     for (position, rule) in egress.allow.iter().enumerate() {
-        line(&mut text, &format!("  {} goto allowed", matching(rule, "allow", position)));
+        ending(&mut text, &matching(rule, "allow", position), "goto allowed");
     }
     line(&mut text, "  ip daddr @private goto denied");
+    line(&mut text, "  ip6 daddr @private_v6 goto denied");
     line(&mut text, if egress.listed { "  goto denied" } else { "  goto allowed" });
     text.push_str("  }\n}\n");
     text
@@ -191,29 +277,40 @@ fn line(text: &mut String, line: &str) {
     let _written = writeln!(text, "  {line}");
 }
 
-fn matching(rule: &Rule, list: &str, position: usize) -> String {
-    let to = match &rule.target {
-        Destination::Net(address, prefix) => format!("ip daddr {address}/{prefix}"),
-        Destination::Name { .. } => format!("ip daddr @{}", set_of(list, position)),
-    };
-    match &rule.ports {
-        Some(ports) => {
-            format!("{to} meta l4proto {{ tcp, udp }} th dport {}-{}", ports.start(), ports.end())
-        }
-        None => to,
+/// Lines of a chain: what ends how.
+fn ending(text: &mut String, matches: &[String], verdict: &str) {
+    for matching in matches {
+        line(text, &format!("  {matching} {verdict}"));
     }
 }
 
-/// Puts addresses into sets for some seconds. Those that are there already are given the new time.
-pub(super) fn elements(added: &[(String, Ipv4Addr, u64)]) -> String {
+/// What packets to a rule's destinations match, in either family.
+fn matching(rule: &Rule, list: &str, position: usize) -> Vec<String> {
+    let to = match &rule.target {
+        Destination::Net(address, prefix) => {
+            vec![format!("{} daddr {address}/{prefix}", family(*address).ip)]
+        }
+        Destination::Name { .. } => {
+            let set = set_of(list, position);
+            FAMILIES.iter().map(|family| format!("{} daddr @{set}{}", family.ip, family.suffix)).collect()
+        }
+    };
+    let Some(ports) = &rule.ports else { return to };
+    let ports = format!("meta l4proto {{ tcp, udp }} th dport {}-{}", ports.start(), ports.end());
+    to.into_iter().map(|to| format!("{to} {ports}")).collect()
+}
+
+/// Puts addresses into the sets of rules for some seconds. Those that are there already are given the new time.
+pub(super) fn elements(added: &[(String, IpAddr, u64)]) -> String {
     let mut text = String::new();
     for (set, address, seconds) in added {
+        let set = format!("inet {TABLE} {set}{}", family(*address).suffix);
         // An element's time is that of its first addition, and only what is there can be deleted.
         let _written = writeln!(
             text,
-            "add element inet {TABLE} {set} {{ {address} }}\n\
-             delete element inet {TABLE} {set} {{ {address} }}\n\
-             add element inet {TABLE} {set} {{ {address} timeout {seconds}s }}"
+            "add element {set} {{ {address} }}\n\
+             delete element {set} {{ {address} }}\n\
+             add element {set} {{ {address} timeout {seconds}s }}"
         );
     }
     text
@@ -226,31 +323,36 @@ mod tests {
 
     #[test]
     fn the_hosts_rules_name_no_guest() {
-        insta::assert_snapshot!(host("tart", "tart-", &["eth0".to_owned()]), @r#"
+        let guarded = Guarded { ipv4: vec!["eth0".to_owned(), "eth1".to_owned()], ipv6: Vec::new() };
+        insta::assert_snapshot!(host("tart", "tart-", &guarded), @r#"
         table inet tart {}
         delete table inet tart
         table inet tart {
-          set guarded { type ifname; elements = { "eth0" }; }
+          set guarded { type ifname; elements = { "eth0", "eth1" }; }
+          set guarded_v6 { type ifname; }
           chain forward {
             type filter hook forward priority filter - 10; policy accept;
             iifname "tart-*" oifname "tart-*" drop
-            iifname "tart-*" meta nfproto != ipv4 drop
             iifname "tart-*" fib saddr . iif oif missing drop
             iifname "tart-*" ip daddr { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 192.0.0.0/24, 224.0.0.0/4, 240.0.0.0/4, 168.63.129.16, 100.100.100.200 } drop
+            iifname "tart-*" ip6 daddr { ::/96, ::ffff:0:0/96, 64:ff9b::/96, 64:ff9b:1::/48, 2001::/32, 2002::/16, fe80::/10, ff00::/8, fd00:ec2::/32, fd20:ce::/32, fd74:6172:7400::/48 } drop
             iifname "tart-*" accept
             oifname "tart-*" ct state established,related accept
             oifname "tart-*" drop
-            iifname @guarded ct state new ct status & dnat == 0 drop
+            meta nfproto ipv4 iifname @guarded ct state new ct status & dnat == 0 drop
+            meta nfproto ipv6 iifname @guarded_v6 ct state new ct status & dnat == 0 drop
           }
           chain input {
             type filter hook input priority filter - 10; policy accept;
-            iifname "tart-*" ip protocol icmp drop
+            iifname "tart-*" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+            iifname "tart-*" meta l4proto { icmp, ipv6-icmp } drop
             iifname "tart-*" limit rate over 50/second drop
             iifname "tart-*" reject with icmpx admin-prohibited
           }
           chain postrouting {
             type nat hook postrouting priority srcnat; policy accept;
             ip saddr 169.254.64.0/20 oifname != "tart-*" masquerade
+            ip6 saddr fd74:6172:7400:1::/64 oifname != "tart-*" masquerade
           }
         }
         "#);
@@ -258,18 +360,34 @@ mod tests {
 
     #[test]
     fn public_is_what_no_list_names() {
-        let public = |text: &str| is_public(text.parse().unwrap());
-        assert!(
-            ["1.1.1.1", "9.255.255.255", "11.0.0.0", "172.32.0.1", "168.63.129.17"].into_iter().all(public)
-        );
-        let others =
-            ["0.0.0.1", "10.255.0.1", "127.0.0.1", "169.254.169.254", "168.63.129.16", "255.255.255.255"];
+        let connected = Connected::new(["203.0.113.0/24", "2001:db8:1::/64", "0.0.0.0/1", "default"]);
+        let public = |text: &str| connected.leaves(text.parse().unwrap());
+        let reached =
+            ["1.1.1.1", "9.255.255.255", "11.0.0.0", "172.32.0.1", "168.63.129.17", "2001:db8::1", "2606::1"];
+        assert!(reached.into_iter().all(public));
+        let others = [
+            "0.0.0.1",
+            "10.255.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "168.63.129.16",
+            "255.255.255.255",
+            "203.0.113.7",
+            "::1",
+            "::ffff:1.1.1.1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "ff02::1",
+            "fd12::1",
+            "2001:db8:1::1",
+        ];
         assert!(!others.into_iter().any(public));
     }
 
     #[test]
     fn a_guest_reaches_public_addresses_only() {
-        insta::assert_snapshot!(guest(), @r#"
+        let connected = Connected::new(["203.0.113.0/24", "2001:db8:1::/64"]);
+        insta::assert_snapshot!(guest(&connected, true), @r#"
         table netdev tart {
           counter forged { }
           chain guest {
@@ -279,6 +397,10 @@ mod tests {
             ether type arp counter name forged drop
             ether type ip ip saddr 192.0.0.2 accept
             ether type ip counter name forged drop
+            ether type ip6 ip6 saddr fd74:6172:7400::2 accept
+            ip6 saddr fe80::/10 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+            ip6 saddr { ::, fe80::/10 } drop
+            ether type ip6 counter name forged drop
           }
         }
         table inet tart {
@@ -287,8 +409,11 @@ mod tests {
           counter connections { }
           counter denied { }
           set never { type ipv4_addr; flags interval; elements = { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 192.0.0.0/24, 224.0.0.0/4, 240.0.0.0/4, 168.63.129.16, 100.100.100.200 }; }
-          set private { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16, 198.18.0.0/15 }; }
+          set never_v6 { type ipv6_addr; flags interval; elements = { ::/96, ::ffff:0:0/96, 64:ff9b::/96, 64:ff9b:1::/48, 2001::/32, 2002::/16, fe80::/10, ff00::/8, fd00:ec2::/32, fd20:ce::/32, fd74:6172:7400::/48 }; }
+          set private { type ipv4_addr; flags interval; auto-merge; elements = { 10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16, 198.18.0.0/15, 203.0.113.0/24 }; }
+          set private_v6 { type ipv6_addr; flags interval; auto-merge; elements = { fc00::/7, fec0::/10, 2001:db8:1::/64 }; }
           set denied_to { type ipv4_addr . inet_proto . inet_service; size 64; flags dynamic; }
+          set denied_to_v6 { type ipv6_addr . inet_proto . inet_service; size 64; flags dynamic; }
           chain allowed {
             ct count over 4096 goto denied
             counter name connections
@@ -296,13 +421,16 @@ mod tests {
           }
           chain denied {
             meta l4proto { tcp, udp } update @denied_to { ip daddr . meta l4proto . th dport counter }
+            meta l4proto { tcp, udp } update @denied_to_v6 { ip6 daddr . meta l4proto . th dport counter }
             counter name denied
             limit rate over 50/second drop
             reject with icmpx admin-prohibited
           }
           chain egress {
             ip daddr @never goto denied
+            ip6 daddr @never_v6 goto denied
             ip daddr @private goto denied
+            ip6 daddr @private_v6 goto denied
             goto allowed
           }
           chain forward {
@@ -313,13 +441,17 @@ mod tests {
           }
           chain input {
             type filter hook input priority filter; policy drop;
+            icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
             iifname "tap0" ip daddr 192.0.0.1 meta l4proto { tcp, udp } th dport 53 accept
             iifname "tap0" ip daddr 192.0.0.1 icmp type echo-request limit rate 10/second accept
+            iifname "tap0" ip6 daddr fd74:6172:7400::1 icmpv6 type echo-request limit rate 10/second accept
             iifname "tap0" ip daddr 192.0.0.1 reject with icmpx port-unreachable
+            iifname "tap0" ip6 daddr fd74:6172:7400::1 reject with icmpx port-unreachable
             iifname "tap0" jump denied
           }
           chain output {
             type filter hook output priority filter; policy drop;
+            icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
             oifname "tap0" accept
           }
           chain postrouting {
@@ -328,6 +460,7 @@ mod tests {
           }
         }
         "#);
+        assert!(!guest(&connected, false).contains("ether type ip6"));
     }
 
     #[test]
@@ -336,36 +469,51 @@ mod tests {
         let egress = Egress {
             listed: true,
             allow: rules(&["10.0.0.0/8:443", "*.example.com", "db.example.com:5432-5433"]),
-            deny: rules(&["10.1.0.0/16", "bad.example.com"]),
-            job: Some(rules(&["10.2.0.0/16", "example.com:443"])),
+            deny: rules(&["10.1.0.0/16", "fd00::/8", "bad.example.com"]),
+            job: Some(rules(&["10.2.0.0/16", "example.com:443", "[2001:db8::1]:80"])),
         };
         insta::assert_snapshot!(policy(&egress), @"
         flush chain inet tart egress
         table inet tart {
           set allow_1 { type ipv4_addr; flags timeout; size 4096; }
+          set allow_1_v6 { type ipv6_addr; flags timeout; size 4096; }
           set allow_2 { type ipv4_addr; flags timeout; size 4096; }
+          set allow_2_v6 { type ipv6_addr; flags timeout; size 4096; }
           set job_1 { type ipv4_addr; flags timeout; size 4096; }
+          set job_1_v6 { type ipv6_addr; flags timeout; size 4096; }
           chain job {
             ip daddr 10.2.0.0/16 return
             ip daddr @job_1 meta l4proto { tcp, udp } th dport 443-443 return
+            ip6 daddr @job_1_v6 meta l4proto { tcp, udp } th dport 443-443 return
+            ip6 daddr 2001:db8::1/128 meta l4proto { tcp, udp } th dport 80-80 return
             goto denied
           }
           chain egress {
             ip daddr @never goto denied
+            ip6 daddr @never_v6 goto denied
             ip daddr 10.1.0.0/16 goto denied
+            ip6 daddr fd00::/8 goto denied
             jump job
             ip daddr 10.0.0.0/8 meta l4proto { tcp, udp } th dport 443-443 goto allowed
             ip daddr @allow_1 goto allowed
+            ip6 daddr @allow_1_v6 goto allowed
             ip daddr @allow_2 meta l4proto { tcp, udp } th dport 5432-5433 goto allowed
+            ip6 daddr @allow_2_v6 meta l4proto { tcp, udp } th dport 5432-5433 goto allowed
             ip daddr @private goto denied
+            ip6 daddr @private_v6 goto denied
             goto denied
           }
         }
         ");
-        insta::assert_snapshot!(elements(&[("allow_1".to_owned(), [192, 0, 2, 7].into(), 300)]), @"
+        let added =
+            [("allow_1".to_owned(), [192, 0, 2, 7].into(), 300), ("job_1".to_owned(), [1_u16; 8].into(), 60)];
+        insta::assert_snapshot!(elements(&added), @"
         add element inet tart allow_1 { 192.0.2.7 }
         delete element inet tart allow_1 { 192.0.2.7 }
         add element inet tart allow_1 { 192.0.2.7 timeout 300s }
+        add element inet tart job_1_v6 { 1:1:1:1:1:1:1:1 }
+        delete element inet tart job_1_v6 { 1:1:1:1:1:1:1:1 }
+        add element inet tart job_1_v6 { 1:1:1:1:1:1:1:1 timeout 60s }
         ");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    address::{GATEWAY, INNER_SETTINGS, TAP, inner_commands, outer_commands, outer_settings},
+    address::{GATEWAY, TAP, inner_commands, inner_settings, outer_commands, outer_settings},
     counts::{Counts, parse_counts},
     host::{Host, Slot},
     rules,
@@ -41,24 +41,25 @@ impl Space {
     /// Makes a namespace, its devices and rules.
     pub(super) async fn create(host: Arc<Host>) -> Result<Self, NetError> {
         let slot = host.slot()?;
-        let (link, path, mtu) = (slot.link.clone(), host.namespace.path(), host.mtu);
+        let (link, path, facts) = (slot.link.clone(), host.namespace.path(), host.facts.clone());
+        let ipv6 = facts.ipv6;
         let made = in_new_namespace(move |namespace| {
-            for (name, value) in INNER_SETTINGS {
+            for (name, value) in inner_settings(ipv6) {
                 set(name, value)?;
             }
             let tap = Arc::new(open_tap(TAP)?);
-            ip(&inner_commands(&link, &path, mtu))?;
-            nft(&rules::guest())?;
+            ip(&inner_commands(&link, &path, facts.mtu, ipv6))?;
+            nft(&rules::guest(&facts.connected, ipv6))?;
             Ok((namespace, tap, listen()?))
         });
         let (namespace, tap, dns) = made.await?;
         let link = slot.link.clone();
         let space = Self { namespace, tap, dns: Some(dns), slot, host };
         let finished = space.host.namespace.run(move || {
-            for (name, value) in outer_settings(&link) {
+            for (name, value) in outer_settings(&link, ipv6) {
                 set(&name, value)?;
             }
-            ip(&outer_commands(&link))
+            ip(&outer_commands(&link, ipv6))
         });
         finished.await?;
         Ok(space)

@@ -5,11 +5,14 @@ mod lab;
 use std::{net::UdpSocket, time::Duration};
 
 use super::{
-    address::{GATEWAY, GUEST, Link},
+    address::{GATEWAY, GATEWAY6, GUEST, Link},
     system::{ip, nft, program},
 };
 use crate::{AttachRequest, Egress, parse_rules};
-use lab::{AZURE, HOST, Lab, LabGuest, METADATA, OTHER, OUTSIDE, PRIVATE, PUBLIC, finds};
+use lab::{
+    AZURE, HOST, HOST6, Lab, LabGuest, METADATA, METADATA6, OTHER, OUTSIDE, OUTSIDE6, PRIVATE, PRIVATE6,
+    PUBLIC, PUBLIC6, finds,
+};
 
 fn policy(listed: bool, allow: &[&str], deny: &[&str], job: Option<&[&str]>) -> AttachRequest {
     let rules = |list: &[&str]| parse_rules(list.iter().copied()).unwrap();
@@ -26,32 +29,54 @@ async fn a_guest_finds_public_servers_and_nothing_of_the_host_clouds_or_other_gu
     let own: Vec<_> = (0..4).map(|slot| Link::new("tart-", slot)).collect();
 
     // The same scan from elsewhere shows that there is something to find.
-    for address in [PUBLIC, PRIVATE, METADATA, AZURE, HOST] {
-        assert!(finds(&lab.host, address, 80).await, "{address:?} has a server");
+    for address in [PUBLIC, PRIVATE, METADATA, AZURE, HOST, PUBLIC6, PRIVATE6, METADATA6, HOST6] {
+        assert!(finds(&lab.host, address, 80).await, "{address} has a server");
+    }
+    for neighbour in [OUTSIDE, OUTSIDE6] {
+        assert!(finds(&lab.host, neighbour, 80).await, "{neighbour} has a server");
     }
     assert!(guest.finds(PUBLIC, 80).await, "the scan finds what is allowed");
+    assert!(guest.finds(PUBLIC6, 80).await, "by IPv6 too");
     assert!(other.finds(PUBLIC, 80).await);
 
-    let mut hidden = vec![HOST, PRIVATE, METADATA, AZURE, GATEWAY.octets(), [0, 0, 0, 0], [127, 0, 0, 1]];
-    hidden.extend(own.iter().flat_map(|link| [link.host.octets(), link.inner.octets()]));
+    let fixed = [
+        HOST,
+        OUTSIDE,
+        PRIVATE,
+        METADATA,
+        AZURE,
+        "0.0.0.0",
+        "127.0.0.1",
+        HOST6,
+        OUTSIDE6,
+        PRIVATE6,
+        METADATA6,
+        "::",
+        "::1",
+        "::ffff:10.9.9.9",
+        "64:ff9b::10.9.9.9",
+    ];
+    let mut hidden: Vec<_> = fixed.map(str::to_owned).into();
+    hidden.extend([GATEWAY.to_string(), GATEWAY6.to_string()]);
+    for link in &own {
+        hidden.extend([link.host.to_string(), link.inner.to_string()]);
+        hidden.extend([link.host6.to_string(), link.inner6.to_string()]);
+    }
     for address in hidden {
-        assert!(!guest.finds(address, 80).await, "{address:?}");
+        assert!(!guest.finds(&address, 80).await, "{address}");
     }
     // Nor does the host's network find a guest.
     for link in &own {
-        assert!(!finds(&lab.outside, link.inner.octets(), 80).await);
+        assert!(!finds(&lab.outside, &link.inner.to_string(), 80).await);
     }
 
     let usage = guest.attachment.usage().await;
-    assert_eq!(
-        usage.counters.connections,
-        1 + 1,
-        "the host's own address is public, and refused later: {usage:?}"
-    );
+    assert_eq!(usage.counters.connections, 2, "{usage:?}");
     assert!(usage.counters.bytes_up > 0 && usage.counters.bytes_down > 0);
     let denied: Vec<_> = usage.denied.iter().map(ToString::to_string).collect();
     assert!(denied.contains(&"10.9.9.9:80/tcp".to_owned()), "{denied:?}");
     assert!(denied.contains(&"169.254.169.254:80/tcp".to_owned()), "{denied:?}");
+    assert!(denied.contains(&"[fd00:ec2::254]:80/tcp".to_owned()), "{denied:?}");
     assert_eq!(usage.forged, 0);
     guest.end().await;
     other.end().await;
@@ -88,6 +113,13 @@ async fn forged_addresses_go_nowhere() {
     let by_address = guest.attachment.usage().await.forged;
     assert!(by_address > 0);
 
+    guest.ip("address add 2001:db8::77/128 dev eth0 nodad\n").await;
+    let send = || Ok(UdpSocket::bind("[2001:db8::77]:0").unwrap().send_to(b"forged", (PUBLIC6, 9)).unwrap());
+    guest.namespace.run(send).await.unwrap();
+    let before = by_address;
+    let by_address = guest.attachment.usage().await.forged;
+    assert!(by_address > before);
+
     // By MAC address.
     guest.ip("link set eth0 address 02:00:00:00:00:99\n").await;
     assert!(!guest.finds(PUBLIC, 80).await);
@@ -123,14 +155,23 @@ async fn lists_decide_by_address_port_and_name() {
     assert_eq!(guest.looks_up("no.public.test").await, 5, "refused");
     assert_eq!(guest.looks_up_over_tcp("public.test").await, 0);
     assert!(guest.finds(PUBLIC, 80).await);
+    assert!(!guest.finds(PUBLIC6, 80).await, "that address was not looked up");
+    assert_eq!(guest.looks_up_ipv6("public.test").await, 0);
+    assert!(guest.finds(PUBLIC6, 80).await);
     assert!(guest.finds(PRIVATE, 80).await, "private, but allowed by name");
     assert!(!guest.finds(METADATA, 80).await, "a name makes nothing of what is never reached reachable");
     assert!(!guest.finds(OUTSIDE, 53).await, "other name servers are no way out");
     guest.end().await;
 
-    let guest = LabGuest::attach(&network, policy(false, &[], &["198.51.100.11"], None)).await;
+    let guest = LabGuest::attach(
+        &network,
+        policy(false, &["fd99::/16"], &["198.51.100.11", "2001:db8:5::/48"], None),
+    )
+    .await;
     assert!(guest.finds(PUBLIC, 80).await);
     assert!(!guest.finds(OTHER, 80).await, "denied");
+    assert!(!guest.finds(PUBLIC6, 80).await, "denied");
+    assert!(guest.finds(PRIVATE6, 80).await, "allowed");
     guest.end().await;
 }
 
@@ -164,18 +205,18 @@ async fn nothing_is_left_on_the_host() {
 #[tokio::test]
 async fn a_host_that_forwards_for_guests_is_no_router_for_others() {
     let lab = Lab::new().await;
-    let inside = lab.inside([10, 55, 0, 2]).await;
+    let inside = lab.inside("10.55.0.2").await;
     lab.outside.run(|| ip("route add 10.55.0.0/24 via 203.0.113.2\n")).await.unwrap();
     let network = lab.network().await;
     let guest = LabGuest::attach(&network, AttachRequest::default()).await;
     assert!(guest.finds(PUBLIC, 80).await);
-    assert!(!finds(&lab.outside, [10, 55, 0, 2], 80).await);
+    assert!(!finds(&lab.outside, "10.55.0.2", 80).await);
     assert!(!finds(&inside, OUTSIDE, 80).await);
     guest.end().await;
     drop(network);
     // As a router, it would let both pass.
     lab.host.run(|| super::system::set("ipv4/ip_forward", "1")).await.unwrap();
-    assert!(finds(&lab.outside, [10, 55, 0, 2], 80).await);
+    assert!(finds(&lab.outside, "10.55.0.2", 80).await);
     let network = lab.network().await;
     assert!(finds(&inside, OUTSIDE, 80).await, "what the host forwards anyway is its own affair");
     drop(network);
@@ -187,7 +228,7 @@ async fn what_a_killed_runner_left_is_removed_and_what_a_living_one_has_is_not()
     // As a killed runner leaves it: a link, rules, and a device that forwards.
     let locks = lab.locks();
     std::fs::create_dir_all(&locks).unwrap();
-    std::fs::write(locks.join("guarded"), "up0").unwrap();
+    std::fs::write(locks.join("guarded"), "ipv4/conf/up0/forwarding").unwrap();
     let leave = || {
         ip("link add tart-7 type veth peer name lab-x\n")?;
         nft("table inet tart {\n chain stale {\n }\n}\n")?;

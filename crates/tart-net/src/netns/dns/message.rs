@@ -1,6 +1,6 @@
 //! As much of DNS messages (RFC 1035) as a forwarder needs. Pure; every byte is from a guest or a name server.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// Length of a message's header, in bytes.
 const HEADER: usize = 12;
@@ -12,6 +12,7 @@ const MAX_NAME: usize = 255;
 const MAX_ADDRESSES: usize = 64;
 
 const TYPE_A: u16 = 1;
+const TYPE_AAAA: u16 = 28;
 const CLASS_IN: u16 = 1;
 
 /// What a query asks for.
@@ -104,8 +105,8 @@ pub(super) fn failure(query: &[u8], question: &Question, code: Code) -> Vec<u8> 
     answer
 }
 
-/// The IPv4 addresses of an answer, and for how many seconds they hold.
-pub(super) fn addresses(message: &[u8], question: &Question) -> Vec<(Ipv4Addr, u32)> {
+/// The addresses of an answer, and for how many seconds they hold.
+pub(super) fn addresses(message: &[u8], question: &Question) -> Vec<(IpAddr, u32)> {
     let mut found = Vec::new();
     let mut at = question.end;
     for _ in 0..number(message, 6).unwrap_or(0) {
@@ -120,7 +121,7 @@ pub(super) fn addresses(message: &[u8], question: &Question) -> Vec<(Ipv4Addr, u
 }
 
 /// The address of a record, if it is one, and where the next begins.
-fn record(message: &[u8], mut at: usize) -> Option<(Option<(Ipv4Addr, u32)>, usize)> {
+fn record(message: &[u8], mut at: usize) -> Option<(Option<(IpAddr, u32)>, usize)> {
     loop {
         let len = *message.get(at)?;
         at += 1;
@@ -137,8 +138,13 @@ fn record(message: &[u8], mut at: usize) -> Option<(Option<(Ipv4Addr, u32)>, usi
     let (kind, class, len) = (number(message, at)?, number(message, at + 2)?, number(message, at + 8)?);
     let ttl = u32::from(number(message, at + 4)?) << 16 | u32::from(number(message, at + 6)?);
     let data = message.get(at + 10..at + 10 + usize::from(len))?;
-    let octets: Option<[u8; 4]> = data.try_into().ok().filter(|_| kind == TYPE_A && class == CLASS_IN);
-    Some((octets.map(|octets| (octets.into(), ttl)), at + 10 + usize::from(len)))
+    let address: Option<IpAddr> = match kind {
+        TYPE_A => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
+        TYPE_AAAA => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
+        _ => None,
+    };
+    let address = address.filter(|_| class == CLASS_IN);
+    Some((address.map(|address| (address, ttl)), at + 10 + usize::from(len)))
 }
 
 fn number(message: &[u8], at: usize) -> Option<u16> {
@@ -194,11 +200,21 @@ pub(super) mod tests {
         let question = question(&query).unwrap();
         let good = answer(&query, [192, 0, 2, 1], 70000);
         assert!(answers(&good, &query, &question));
-        assert_eq!(addresses(&good, &question), [(Ipv4Addr::new(192, 0, 2, 1), 70000)]);
+        assert_eq!(addresses(&good, &question), [(IpAddr::from([192, 0, 2, 1]), 70000)]);
         let other = answer(&tests::query("a.c"), [192, 0, 2, 1], 1);
         assert!(!answers(&other, &query, &question));
         assert!(!answers(&with_id(&good, [0, 0]), &query, &question));
         assert!(!answers(&query, &query, &question), "a query is no answer");
+    }
+
+    #[test]
+    fn an_ipv6_address_is_read_too() {
+        let mut message = query("a.b");
+        let question = question(&message).unwrap();
+        (message[2], message[7]) = (0x81, 1);
+        message.extend([0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 9, 0, 16]);
+        message.extend([1; 16]);
+        assert_eq!(addresses(&message, &question), [(IpAddr::from([1; 16]), 9)]);
     }
 
     #[test]

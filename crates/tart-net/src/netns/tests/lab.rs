@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
@@ -15,26 +15,31 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::super::{
     NetnsNetwork, NetnsOptions,
-    address::{GATEWAY, GUEST, GUEST_MAC, GUEST_PREFIX},
+    address::{GATEWAY, GATEWAY6, GUEST, GUEST_MAC, GUEST_PREFIX, GUEST_PREFIX6, GUEST6},
     dns::query,
     host::HostOptions,
-    system::{Namespace, in_new_namespace, ip, open_tap, program},
+    system::{Namespace, get, in_new_namespace, ip, open_tap, program},
 };
 use crate::{AttachRequest, Attachment, Network as _, NicLink};
 
 /// Servers of the outside are on these addresses, all on port 80.
-pub(super) const PUBLIC: [u8; 4] = [198, 51, 100, 10];
-pub(super) const OTHER: [u8; 4] = [198, 51, 100, 11];
-pub(super) const PRIVATE: [u8; 4] = [10, 9, 9, 9];
-pub(super) const METADATA: [u8; 4] = [169, 254, 169, 254];
-pub(super) const AZURE: [u8; 4] = [168, 63, 129, 16];
+pub(super) const PUBLIC: &str = "198.51.100.10";
+pub(super) const OTHER: &str = "198.51.100.11";
+pub(super) const PRIVATE: &str = "10.9.9.9";
+pub(super) const METADATA: &str = "169.254.169.254";
+pub(super) const AZURE: &str = "168.63.129.16";
+pub(super) const PUBLIC6: &str = "2001:db8:5::10";
+pub(super) const PRIVATE6: &str = "fd99::9";
+pub(super) const METADATA6: &str = "fd00:ec2::254";
 /// The host's own address, which has a server too.
-pub(super) const HOST: [u8; 4] = [203, 0, 113, 2];
+pub(super) const HOST: &str = "203.0.113.2";
+pub(super) const HOST6: &str = "2001:db8:113::2";
 /// The outside's end of the host's link, and its name server.
-pub(super) const OUTSIDE: [u8; 4] = [203, 0, 113, 1];
+pub(super) const OUTSIDE: &str = "203.0.113.1";
+pub(super) const OUTSIDE6: &str = "2001:db8:113::1";
 
-/// How long a connection may take that nobody answers.
-const PATIENCE: Duration = Duration::from_millis(700);
+/// How long a connection may take that nobody answers. The kernel tells IPv6 of a new link after up to a second.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) struct Lab {
     name: String,
@@ -55,18 +60,21 @@ impl Lab {
         let open = |end: &str| Namespace::open(format!("/run/netns/{name}-{end}").as_ref()).unwrap();
         let (host, outside) = (open("host"), open("out"));
         let commands = "link set lo up\naddress add 203.0.113.2/24 dev up0\nlink set up0 up\n\
-                        route add default via 203.0.113.1\n";
+                        route add default via 203.0.113.1\n\
+                        address add 2001:db8:113::2/64 dev up0 nodad\n\
+                        route add default via 2001:db8:113::1\n";
         host.run(|| ip(commands)).await.unwrap();
-        let addresses = [PUBLIC, OTHER, PRIVATE, METADATA, AZURE].map(|address| {
-            let address = Ipv4Addr::from(address);
-            format!("address add {address}/32 dev lo\n")
-        });
-        let commands =
-            "link set lo up\naddress add 203.0.113.1/24 dev up0\nlink set up0 mtu 1400 up\n".to_owned();
-        let all = commands + &addresses.concat();
+        let addresses = [PUBLIC, OTHER, PRIVATE, METADATA, AZURE].map(|address| format!("{address}/32"));
+        let addresses6 = [PUBLIC6, PRIVATE6, METADATA6].map(|address| format!("{address}/128"));
+        let addresses = addresses.iter().chain(&addresses6);
+        let addresses: String = addresses.map(|address| format!("address add {address} dev lo\n")).collect();
+        let all = format!(
+            "link set lo up\naddress add 203.0.113.1/24 dev up0\n\
+             address add 2001:db8:113::1/64 dev up0 nodad\nlink set up0 mtu 1400 up\n{addresses}"
+        );
         outside.run(move || ip(&all)).await.unwrap();
         for namespace in [&host, &outside] {
-            let listener = namespace.run(|| Ok(TcpListener::bind("0.0.0.0:80").unwrap())).await.unwrap();
+            let listener = namespace.run(|| Ok(TcpListener::bind("[::]:80").unwrap())).await.unwrap();
             thread::spawn(move || greet(&listener));
         }
         let dns = outside.run(|| Ok(UdpSocket::bind("0.0.0.0:53").unwrap())).await.unwrap();
@@ -82,15 +90,14 @@ impl Lab {
     }
 
     /// Another network of the host, with a server.
-    pub(super) async fn inside(&self, address: [u8; 4]) -> Namespace {
-        let host = self.host.path();
-        let address = Ipv4Addr::from(address);
+    pub(super) async fn inside(&self, address: &str) -> Namespace {
+        let (host, address) = (self.host.path(), address.to_owned());
         let made = in_new_namespace(move |namespace| {
             ip(&format!(
                 "link set lo up\nlink add eth0 type veth peer name in0 netns {host}\n\
                  address add {address}/24 dev eth0\nlink set eth0 up\nroute add default via 10.55.0.1\n"
             ))?;
-            Ok((namespace, TcpListener::bind("0.0.0.0:80").unwrap()))
+            Ok((namespace, TcpListener::bind("[::]:80").unwrap()))
         });
         let (namespace, listener) = made.await.unwrap();
         thread::spawn(move || greet(&listener));
@@ -110,7 +117,9 @@ impl Lab {
             let rules = program("nft", &["list", "ruleset"], "")?;
             let forwarding = fs::read_to_string("/proc/sys/net/ipv4/conf/up0/forwarding").unwrap();
             let links = links.lines().filter(|line| line.contains("tart-")).collect::<Vec<_>>().join("\n");
-            Ok(format!("{links}{rules}{}", if forwarding.trim() == "0" { "" } else { "forwarding" }))
+            let forwarding6 = get("ipv6/conf/up0/force_forwarding").unwrap_or_default();
+            let forwards = forwarding.trim() == "1" || forwarding6 == "1";
+            Ok(format!("{links}{rules}{}", if forwards { "forwarding" } else { "" }))
         };
         self.host.run(read).await.unwrap()
     }
@@ -162,15 +171,26 @@ fn write_message(connection: &mut TcpStream, message: &[u8]) -> io::Result<()> {
 /// One address for every query.
 fn answer(query: &[u8]) -> Vec<u8> {
     let mut answer = query.to_vec();
+    let ipv6 = answer.ends_with(&[0, 28, 0, 1]);
     (answer[2], answer[3], answer[7]) = (0x81, 0x80, 1);
-    let address = match answer[13..].split(|byte| *byte == 4).next() {
-        Some(b"public") => PUBLIC,
-        Some(b"private") => PRIVATE,
-        Some(b"metadata") => METADATA,
+    let address = match (answer[13..].split(|byte| *byte == 4).next(), ipv6) {
+        (Some(b"public"), false) => PUBLIC,
+        (Some(b"public"), true) => PUBLIC6,
+        (Some(b"private"), _) => PRIVATE,
+        (Some(b"metadata"), _) => METADATA,
         _ => OTHER,
     };
-    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-    answer.extend(address);
+    answer.extend([0xc0, 12]);
+    match address.parse().unwrap() {
+        IpAddr::V4(address) => {
+            answer.extend([0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+            answer.extend(address.octets());
+        }
+        IpAddr::V6(address) => {
+            answer.extend([0, 28, 0, 1, 0, 0, 0, 60, 0, 16]);
+            answer.extend(address.octets());
+        }
+    }
     answer
 }
 
@@ -183,7 +203,7 @@ pub(super) struct LabGuest {
 
 impl LabGuest {
     pub(super) async fn attach(network: &NetnsNetwork, request: AttachRequest) -> Self {
-        let nameservers = vec![Ipv4Addr::from(OUTSIDE).into()];
+        let nameservers = vec![OUTSIDE.parse().unwrap()];
         let attachment = network.attach(&AttachRequest { nameservers, ..request }).await.unwrap();
         let Some(NicLink::Tap(tap)) = attachment.guest().nic.as_ref().map(|nic| nic.link.clone()) else {
             panic!("no tap device")
@@ -191,7 +211,8 @@ impl LabGuest {
         let mtu = attachment.guest().interfaces[0].mtu.unwrap();
         let commands = format!(
             "link set lo up\nlink set eth0 address {GUEST_MAC} mtu {mtu}\n\
-             address add {GUEST}/{GUEST_PREFIX} dev eth0\nlink set eth0 up\nroute add default via {GATEWAY}\n"
+             address add {GUEST}/{GUEST_PREFIX} dev eth0\nlink set eth0 up\nroute add default via {GATEWAY}\n\
+             address add {GUEST6}/{GUEST_PREFIX6} dev eth0 nodad\nroute add default via {GATEWAY6}\n"
         );
         let made = in_new_namespace(move |namespace| {
             let device = open_tap("eth0")?;
@@ -206,7 +227,7 @@ impl LabGuest {
     }
 
     /// Whether a server answers.
-    pub(super) async fn finds(&self, address: [u8; 4], port: u16) -> bool {
+    pub(super) async fn finds(&self, address: &str, port: u16) -> bool {
         finds(&self.namespace, address, port).await
     }
 
@@ -216,7 +237,18 @@ impl LabGuest {
 
     /// The code of the answer to a query for a name.
     pub(super) async fn looks_up(&self, name: &str) -> u8 {
-        let query = query(name);
+        self.asks(query(name)).await
+    }
+
+    /// The same for its IPv6 addresses.
+    pub(super) async fn looks_up_ipv6(&self, name: &str) -> u8 {
+        let mut query = query(name);
+        let kind = query.len() - 3;
+        query[kind] = 28;
+        self.asks(query).await
+    }
+
+    async fn asks(&self, query: Vec<u8>) -> u8 {
         let ask = move || {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -258,9 +290,10 @@ impl LabGuest {
 }
 
 /// Whether a server answers to somebody in a namespace.
-pub(super) async fn finds(namespace: &Namespace, address: [u8; 4], port: u16) -> bool {
+pub(super) async fn finds(namespace: &Namespace, address: &str, port: u16) -> bool {
+    let address = SocketAddr::new(address.parse().unwrap(), port);
     let connect = move || {
-        let Ok(mut stream) = TcpStream::connect_timeout(&SocketAddr::from((address, port)), PATIENCE) else {
+        let Ok(mut stream) = TcpStream::connect_timeout(&address, PATIENCE) else {
             return Ok(false);
         };
         let mut said = String::new();
