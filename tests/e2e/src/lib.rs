@@ -5,12 +5,14 @@
 //! from the machine's assets, or those of `TART_ASSETS_DIR`.
 
 mod config;
+mod gate;
 mod leaks;
 mod output;
 mod process;
 mod scene;
 
 pub use config::Config;
+pub use gate::{Flow, Gate};
 pub use leaks::{Leftovers, left_of};
 pub use process::{Process, program};
 pub use scene::Scene;

@@ -67,6 +67,25 @@ impl Scene {
         self.path("config.toml")
     }
 
+    /// Gives the runner a store of its own with all that guests boot from, and returns its directory.
+    ///
+    /// # Panics
+    /// When the machine's store cannot be copied.
+    pub fn own_store(&self, config: Config) -> PathBuf {
+        let store = self.path("assets");
+        let shared = tart_assets::default_root();
+        // Files of the store never change, so links do. Another file system has to be copied to.
+        let copied = ["-al", "-a"].iter().any(|how| {
+            let mut copy = std::process::Command::new("cp");
+            copy.args([how, "-T"]).arg(&shared).arg(&store).stderr(std::process::Stdio::null());
+            copy.status().is_ok_and(|status| status.success())
+        });
+        assert!(copied, "{} cannot be copied", shared.display());
+        let config = config.microvm(&format!("assets_dir = \"{}\"", store.display()));
+        self.write_config(&config.render(self.server.url(), &self.runner.token(), &self.state_dir()));
+        store
+    }
+
     fn state_dir(&self) -> PathBuf {
         self.path("state")
     }

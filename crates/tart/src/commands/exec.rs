@@ -99,7 +99,7 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
     let run = JobRun {
         payload,
         context: job::context(),
-        runner: Arc::new(Runner { name: "local".to_owned(), ..Runner::default() }),
+        runner: Arc::new(local_runner()),
         system_id: "exec".to_owned(),
         allowed: vec![snapshot.allowed()?],
         image: args.image.clone(),
@@ -169,4 +169,11 @@ fn finish(report: &JobReport) -> anyhow::Result<ExitCode> {
         Some(_) => Exit::Job,
     };
     Ok(exit.into())
+}
+
+/// The runner of local jobs. Who works on a job does not want to wait for a registry each time.
+fn local_runner() -> Runner {
+    let mut runner = Runner { name: "local".to_owned(), ..Runner::default() };
+    runner.docker.pull_policy = vec![tart_config::PullPolicy::IfNotPresent];
+    runner
 }

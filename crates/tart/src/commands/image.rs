@@ -24,7 +24,14 @@ const SHOWN: usize = 12;
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
     /// The configuration whose first runner says where images are and how registries are reached
-    #[arg(long, short = 'c', global = true, env = "CONFIG_FILE", hide_env_values = true, value_name = "FILE")]
+    #[arg(
+        long,
+        short = 'c',
+        global = true,
+        env = "CONFIG_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: ImageCommand,
@@ -283,7 +290,10 @@ mod tests {
             in_use: true,
             imported: false,
         };
-        insta::assert_snapshot!(list(&[image], false).unwrap(), @"");
-        insta::assert_snapshot!(list(&[], false).unwrap(), @"");
+        insta::assert_snapshot!(list(&[image], false).unwrap(), @r#"
+        NAME                         PLATFORM     ID            SIZE     LAST USED  STATE
+        docker.io/library/busybox:1  linux/amd64  0123456789ab  1.0 MiB  2 h ago    in use
+        "#);
+        insta::assert_snapshot!(list(&[], false).unwrap(), @"no images; jobs fetch what they name, and `tart image pull` does so now");
     }
 }

@@ -21,6 +21,7 @@ async fn help_lists_the_commands() {
       reset-token  Replace the token of a runner by a new one
       lint         Check the configuration file
       assets       Build, list, check and remove what guests boot from
+      image        Pull, list, import and remove images of jobs
       doctor       Check whether this host can run jobs
       version      Print the version
       completions  Print completions of the command line for a shell
@@ -227,8 +228,8 @@ async fn an_empty_store_says_what_fills_it() {
     let home = Home::new();
     let said = home.run(&["assets", "ls"]).await.succeeded();
     assert!(said.ends_with("/assets is empty; `tart assets build` fills it\n"), "{said}");
-    let said = home.run(&["assets", "rm", "mine"]).await.failed(2);
-    insta::assert_snapshot!(said, @"error: no image `mine`; there are: default");
+    let said = home.run(&["image", "rm", "mine"]).await.failed(1);
+    insta::assert_snapshot!(said, @"error: no image `mine` in the store; `tart image ls` lists what is there");
 }
 
 #[tokio::test]

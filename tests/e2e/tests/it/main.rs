@@ -9,5 +9,6 @@ mod jobs;
 mod netns;
 mod network;
 mod peers;
+mod registry;
 mod signals;
 mod sources;
