@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
@@ -17,6 +18,7 @@ const SCAN: &str = "scan() { timeout 5 bash -c \"exec 3<>/dev/tcp/$1/$2 && grep 
 
 /// Addresses of the outside, each with a server.
 const OUTSIDE: [&str; 4] = ["198.51.100.10", "198.51.100.11", "10.9.9.9", "169.254.169.254"];
+const OUTSIDE6: [&str; 3] = ["2001:db8:5::10", "fd99::9", "fd00:ec2::254"];
 
 const POLICY: &str =
     "[runners.microvm.network]\nmode = \"netns\"\ndns = [\"203.0.113.1\"]\ndeny = [\"198.51.100.11\"]";
@@ -40,13 +42,19 @@ fn enter_lab() -> Lab {
          -n {name}-out link set lo up\n-n {name}-out address add 203.0.113.1/24 dev up0\n\
          -n {name}-out link set up0 up"
     ));
-    for address in OUTSIDE {
-        ip(&format!("-n {name}-out address add {address}/32 dev lo"));
+    ip(&format!(
+        "-n {name}-host address add 2001:db8:113::2/64 dev up0 nodad\n\
+         -n {name}-host route add default via 2001:db8:113::1\n\
+         -n {name}-out address add 2001:db8:113::1/64 dev up0 nodad"
+    ));
+    let addresses = OUTSIDE.iter().map(|address| format!("{address}/32"));
+    for address in addresses.chain(OUTSIDE6.iter().map(|address| format!("{address}/128"))) {
+        ip(&format!("-n {name}-out address add {address} dev lo"));
     }
     enter(&format!("{name}-out"));
-    let (listener, dns) = (TcpListener::bind("0.0.0.0:80"), UdpSocket::bind("0.0.0.0:53"));
+    let (listener, dns) = (TcpListener::bind("[::]:80"), UdpSocket::bind("0.0.0.0:53"));
     enter(&format!("{name}-host"));
-    let on_host = TcpListener::bind("0.0.0.0:80");
+    let on_host = TcpListener::bind("[::]:80");
     for listener in [listener, on_host] {
         let listener = listener.expect("a namespace of its own has all ports free");
         thread::spawn(move || greet(&listener));
@@ -94,6 +102,8 @@ fn serve_dns(socket: &UdpSocket) {
     }
 }
 
+const FORWARDING6: &str = "/proc/sys/net/ipv6/conf/up0/force_forwarding";
+
 /// What was found by the lines `found: host port` of a log.
 fn found(log: &str) -> Vec<&str> {
     let lines = log.lines().filter(|line| !line.contains("echo"));
@@ -109,7 +119,8 @@ async fn a_guest_finds_what_is_public_and_nothing_of_the_host_or_of_clouds() {
     let server = scene.server.url().trim_start_matches("http://").replace(':', " ");
     let mut lines = vec![SCAN.to_owned()];
     let hosts = ["127.0.0.1", "203.0.113.2", "192.0.0.1", "169.254.64.0", "169.254.64.1", "169.254.64.2"];
-    let all = OUTSIDE.iter().chain(&hosts).chain(&["public.test"]);
+    let hosts6 = ["::1", "2001:db8:113::2", "2001:db8:113::1", "fd74:6172:7400::1", "fd74:6172:7400:1::"];
+    let all = OUTSIDE.iter().chain(&OUTSIDE6).chain(&hosts).chain(&hosts6).chain(&["public.test"]);
     lines.extend(all.map(|host| format!("scan {host} 80")));
     // The server of the job is on the host's loopback; it says hello to nobody, but is there.
     lines.push(format!("exec 3<>/dev/tcp/{} && echo served", server.replace(' ', "/")));
@@ -117,7 +128,10 @@ async fn a_guest_finds_what_is_public_and_nothing_of_the_host_or_of_clouds() {
     let tart = scene.run();
     assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
     let log = job.log();
-    assert_eq!(found(&log), ["198.51.100.10 80", "public.test 80"], "{log}");
+    let mut expected = vec!["198.51.100.10 80", "2001:db8:5::10 80", "public.test 80"];
+    // Kernels before 6.17 do not forward IPv6 for single devices.
+    expected.retain(|found| !found.contains("db8") || Path::new(FORWARDING6).exists());
+    assert_eq!(found(&log), expected, "{log}");
     assert!(log.lines().any(|line| line.ends_with(" served")), "{log}");
     let denied =
         log.lines().find(|line| line.contains("the network policy denied connections to")).expect(&log);
