@@ -199,6 +199,8 @@ async fn needs_relay(host: &Host, allowed: &Allowed) -> bool {
     let endpoint = match &allowed.target {
         Target::Service(_) => return true,
         Target::Tcp(endpoint) if endpoint.is_loopback() || *endpoint != allowed.endpoint => return true,
+        // A firewall that may drop what guests send must not keep jobs from their server.
+        Target::Tcp(_) if host.facts.firewall.is_some() => return true,
         Target::Tcp(endpoint) => endpoint,
     };
     let Ok(Ok(addresses)) = timeout(RESOLVE_LIMIT, lookup_host((endpoint.host(), endpoint.port()))).await
@@ -206,7 +208,7 @@ async fn needs_relay(host: &Host, allowed: &Allowed) -> bool {
         // The host will say what is wrong with the name.
         return true;
     };
-    // What guests reach by IPv4 they reach on every host.
+    // IPv4 is what every guest has.
     let public: Vec<IpAddr> = addresses
         .map(|address| address.ip())
         .filter(|ip| ip.is_ipv4() && host.facts.connected.leaves(*ip))

@@ -119,7 +119,8 @@ pub(super) static SECTIONS: &[Section] = &[
                 "egress",
                 Kind::Choice(&["public", "listed"]),
                 "\"public\"",
-                "What `netns` lets a job reach: public addresses and `allow`, or only `allow`",
+                "What `netns` lets a job reach: public addresses and `allow`, or only `allow`; jobs narrow it with \
+                 `TART_EGRESS_ALLOW`",
             ),
             unset(
                 "allow",

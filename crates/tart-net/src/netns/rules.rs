@@ -198,6 +198,7 @@ table inet {TABLE} {{
   chain input {{
     type filter hook input priority filter; policy drop;
     {neighbours} accept
+    iifname "{TAP}" udp dport 53 limit rate over 500/second burst 500 packets drop
     iifname "{TAP}" ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
     iifname "{TAP}" ip daddr {GATEWAY} icmp type echo-request limit rate 10/second accept
     iifname "{TAP}" ip6 daddr {GATEWAY6} icmpv6 type echo-request limit rate 10/second accept
@@ -442,6 +443,7 @@ mod tests {
           chain input {
             type filter hook input priority filter; policy drop;
             icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+            iifname "tap0" udp dport 53 limit rate over 500/second burst 500 packets drop
             iifname "tap0" ip daddr 192.0.0.1 meta l4proto { tcp, udp } th dport 53 accept
             iifname "tap0" ip daddr 192.0.0.1 icmp type echo-request limit rate 10/second accept
             iifname "tap0" ip6 daddr fd74:6172:7400::1 icmpv6 type echo-request limit rate 10/second accept

@@ -38,31 +38,29 @@ pub(super) struct DnsSockets {
 }
 
 impl Space {
-    /// Makes a namespace, its devices and rules.
+    /// Makes a namespace, its devices and rules. All on one thread, so that nothing is left halfway if nobody waits for
+    /// it any more.
     pub(super) async fn create(host: Arc<Host>) -> Result<Self, NetError> {
-        let slot = host.slot()?;
-        let (link, path, facts) = (slot.link.clone(), host.namespace.path(), host.facts.clone());
-        let ipv6 = facts.ipv6;
-        let made = in_new_namespace(move |namespace| {
-            for (name, value) in inner_settings(ipv6) {
+        in_new_namespace(move |namespace| {
+            let slot = host.slot()?;
+            let (link, facts) = (slot.link.clone(), host.facts.clone());
+            for (name, value) in inner_settings(facts.ipv6) {
                 set(name, value)?;
             }
             let tap = Arc::new(open_tap(TAP)?);
-            ip(&inner_commands(&link, &path, facts.mtu, ipv6))?;
-            nft(&rules::guest(&facts.connected, ipv6))?;
-            Ok((namespace, tap, listen()?))
-        });
-        let (namespace, tap, dns) = made.await?;
-        let link = slot.link.clone();
-        let space = Self { namespace, tap, dns: Some(dns), slot, host };
-        let finished = space.host.namespace.run(move || {
-            for (name, value) in outer_settings(&link, ipv6) {
-                set(&name, value)?;
-            }
-            ip(&outer_commands(&link, ipv6))
-        });
-        finished.await?;
-        Ok(space)
+            ip(&inner_commands(&link, &host.namespace.path(), facts.mtu, facts.ipv6))?;
+            let mut space = Self { namespace, tap, dns: None, slot, host };
+            nft(&rules::guest(&facts.connected, facts.ipv6))?;
+            space.dns = Some(listen()?);
+            space.host.namespace.run_blocking(move || {
+                for (name, value) in outer_settings(&link, facts.ipv6) {
+                    set(&name, value)?;
+                }
+                ip(&outer_commands(&link, facts.ipv6))
+            })?;
+            Ok(space)
+        })
+        .await
     }
 
     /// The sockets of its name server, once.

@@ -22,6 +22,14 @@ async fn a_program_that_ends_at_once_is_quoted() {
 }
 
 #[tokio::test]
+async fn a_policy_is_refused_rather_than_ignored() {
+    let network = PasstNetwork::detect(Some(Path::new("/bin/true"))).unwrap();
+    let egress = crate::Egress { job: Some(Vec::new()), ..crate::Egress::default() };
+    let request = AttachRequest { egress, ..AttachRequest::default() };
+    insta::assert_snapshot!(network.attach(&request).await.unwrap_err(), @r#"the network `passt` cannot limit what a job reaches: use `mode = "netns"`, which needs root, or `relay`"#);
+}
+
+#[tokio::test]
 async fn what_is_on_the_host_itself_is_relayed() {
     let policy = Policy { host: vec![Ipv4Addr::new(192, 0, 2, 2)] };
     for (endpoint, relayed) in

@@ -164,6 +164,10 @@ fn record(job: i64, report: &JobReport) {
         memory_peak_bytes = usage.memory_peak,
         disk_bytes = usage.disk,
         oom_kills = usage.oom_kills,
+        network_up_bytes = usage.network.bytes_up,
+        network_down_bytes = usage.network.bytes_down,
+        network_connections = usage.network.connections,
+        network_refused = usage.network.refused,
         "Job used"
     );
 }

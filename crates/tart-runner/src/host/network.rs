@@ -58,3 +58,33 @@ pub(super) fn egress(network: &tart_config::Network) -> Result<Egress, NetError>
         job: None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_is_what_the_configuration_says() {
+        let network = tart_config::Network {
+            egress: EgressMode::Listed,
+            allow: vec!["10.0.0.0/8:443".to_owned()],
+            deny: vec!["10.1.0.0/16".to_owned()],
+            ..tart_config::Network::default()
+        };
+        let egress = egress(&network).unwrap();
+        assert!(egress.listed && egress.job.is_none());
+        assert_eq!(
+            (egress.allow[0].to_string(), egress.deny[0].to_string()),
+            ("10.0.0.0/8:443".into(), "10.1.0.0/16".into())
+        );
+        assert!(super::egress(&tart_config::Network::default()).unwrap().is_default());
+    }
+
+    #[tokio::test]
+    async fn networks_that_reach_nothing_else_take_any_policy() {
+        let egress = Egress { job: Some(Vec::new()), ..Egress::default() };
+        for (mode, name) in [(NetworkMode::Relay, "relay"), (NetworkMode::None, "none")] {
+            assert_eq!(choose(mode, &egress).await.unwrap().0.name(), name);
+        }
+    }
+}
