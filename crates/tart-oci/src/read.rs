@@ -265,11 +265,17 @@ impl<'a, R: Read> Reader<'a, R> {
             Some(link) if !link.is_empty() => Ok(link.into_boxed_slice()),
             _ => broken(format!("the link `{shown}` has no target")),
         };
-        let number = |value: io::Result<Option<u32>>| match value {
-            Ok(number) => Ok(number.unwrap_or(0)),
-            Err(error) => broken(error.to_string()),
+        let number = |field: std::ops::Range<usize>, value: io::Result<Option<u32>>| {
+            let field = header.as_bytes().get(field).unwrap_or_default();
+            let number = numeric(field, || value.map(|number| u64::from(number.unwrap_or(0))))?;
+            Ok::<_, Broken>(u32::try_from(number).unwrap_or(0))
         };
-        let device = || Ok::<_, Broken>((number(header.device_major())?, number(header.device_minor())?));
+        let device = || {
+            Ok::<_, Broken>((
+                number(329..337, header.device_major())?,
+                number(337..345, header.device_minor())?,
+            ))
+        };
         let mut size = self.content;
         let kind = match kind {
             // Old archives mark a directory by its name.
