@@ -2,6 +2,7 @@
 
 mod bench;
 mod boots;
+mod images;
 mod report;
 
 use std::process::ExitCode;
@@ -15,6 +16,8 @@ enum Command {
     Boots(boots::Boots),
     /// Runs jobs and compares them with the same script on the host.
     Bench(bench::Bench),
+    /// Pulls images and starts jobs in them, compared with other programs.
+    Images(images::Images),
 }
 
 #[tokio::main]
@@ -22,6 +25,7 @@ async fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Boots(boots) => boots.run().await,
         Command::Bench(bench) => bench.run().await,
+        Command::Images(images) => images.run().await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
