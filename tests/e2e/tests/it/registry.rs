@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rustix::process::Signal;
 use serde_json::json;
 use tart_e2e::{Config, Flow, Gate, JOB, Process, SOON, Scene};
 use tart_test_gitlab::{Image, JobHandle, JobSpec, JobState};
@@ -49,6 +50,19 @@ fn assert_has(log: &str, expected: &[&str]) {
     for text in expected {
         assert!(log.contains(text), "no {text:?} in {log}");
     }
+}
+
+/// Busybox and a file that is too large for the buffers on the way, and does not compress.
+fn large() -> ImageBuilder {
+    let mut state = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    })
+    .take(24 << 20)
+    .collect();
+    let files = Files::new().file("noise", 0o644, noise);
+    samples::busybox().expect("busybox-static is installed").layer(files.tar(), Compression::Gzip)
 }
 
 #[tokio::test]
@@ -248,17 +262,7 @@ async fn a_pull_is_cancelled_and_goes_on_where_it_stopped() {
     scene.own_store(Config::default());
     let registry = TestRegistry::start(Options::default()).expect("a registry");
     let gate = Gate::to(registry.address()).await;
-    // Large enough for the buffers on the way, and nothing that compresses.
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        state.to_be_bytes()[0]
-    })
-    .take(24 << 20)
-    .collect();
-    let files = Files::new().file("noise", 0o644, noise);
-    let image = samples::busybox().expect("busybox-static is installed");
-    push(&registry, &image.layer(files.tar(), Compression::Gzip), "large:1");
+    push(&registry, &large(), "large:1");
     let name = format!("{}/large:1", gate.address());
     let job = |title: &str| {
         JobSpec::script(["ls -l /noise"]).image(name.as_str()).name(title).env("GIT_STRATEGY", "none")
@@ -291,6 +295,32 @@ async fn a_pull_is_cancelled_and_goes_on_where_it_stopped() {
     assert_has(&log, &["cannot reach 127.0.0.1:"]);
     assert_eq!(gone.failure_reason().as_deref(), Some("runner_external_dependency_failure"));
     scene.drain(tart).await;
+    scene.finish();
+}
+
+#[tokio::test]
+async fn a_killed_pull_leaves_what_the_next_one_goes_on_with() {
+    let scene = Scene::start(&Config::default()).await;
+    let store = scene.own_store(Config::default());
+    let registry = TestRegistry::start(Options::default()).expect("a registry");
+    let gate = Gate::to(registry.address()).await;
+    push(&registry, &large(), "large:1");
+    let name = format!("{}/large:1", gate.address());
+    gate.set(Flow::Hold(8 << 20));
+    let mut killed = Process::start(scene.tart(["image", "pull", &name]));
+    killed.wait_output("Downloaded ", JOB).await;
+    killed.signal(Signal::KILL);
+    killed.wait(SOON).await;
+    let listed = scene.succeed(["image", "ls", "--json"], SOON).await;
+    assert!(!listed.contains("large"), "half an image is listed: {listed}");
+
+    gate.set(Flow::Open);
+    scene.succeed(["image", "pull", &name], JOB).await;
+    let requests = registry.requests().expect("the registry answers");
+    assert!(requests.iter().any(|request| request.ends_with(" 206")), "{requests:#?}");
+    let left: Vec<_> = kept(&store).into_iter().filter(|name| name.starts_with("tmp/")).collect();
+    assert_eq!(left, [""; 0]);
+    scene.succeed(["assets", "verify"], SOON).await;
     scene.finish();
 }
 
