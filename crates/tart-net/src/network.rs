@@ -56,9 +56,9 @@ pub struct Usage {
 /// A destination that the policy does not allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
-    /// `address:port/protocol`.
+    /// `address:port/protocol`, or a name that was not looked up: of the guest's choice, but printable.
     pub destination: String,
-    /// Packets that were not let through; about one for each try to connect.
+    /// Packets or queries that were not let through; about one for each try.
     pub packets: u64,
 }
 

@@ -160,6 +160,8 @@ async fn lists_decide_by_address_port_and_name() {
     assert!(guest.finds(PUBLIC6, 80).await);
     assert!(guest.finds(PRIVATE, 80).await, "private, but allowed by name");
     assert!(!guest.finds(METADATA, 80).await, "a name makes nothing of what is never reached reachable");
+    let denied = guest.attachment.usage().await.denied;
+    assert!(denied.iter().any(|denied| denied.destination == "other.test"), "{denied:?}");
     assert!(!guest.finds(OUTSIDE, 53).await, "other name servers are no way out");
     guest.end().await;
 
