@@ -169,6 +169,9 @@ impl Network for NetnsNetwork {
         if !egress.is_default() {
             space.rule(egress).await?;
         }
+        if let Some(bytes) = request.bandwidth {
+            space.shape(bytes).await?;
+        }
         let servers = nameservers(&request.nameservers);
         let sockets = space.take_dns()?;
         let host = self.shared.host.clone();

@@ -40,6 +40,8 @@ pub struct AttachRequest {
     pub search_domains: Vec<String>,
     /// What it may reach. A network that cannot enforce it refuses to attach.
     pub egress: Egress,
+    /// The most bytes that its network device carries in a second, each way.
+    pub bandwidth: Option<u64>,
 }
 
 /// What one machine did with its network.

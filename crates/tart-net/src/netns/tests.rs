@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{AttachRequest, Egress, parse_rules};
 use lab::{
-    AZURE, HOST, HOST6, Lab, LabGuest, METADATA, METADATA6, OTHER, OUTSIDE, OUTSIDE6, PRIVATE, PRIVATE6,
-    PUBLIC, PUBLIC6, finds,
+    AZURE, BULK, HOST, HOST6, Lab, LabGuest, METADATA, METADATA6, OTHER, OUTSIDE, OUTSIDE6, PRIVATE,
+    PRIVATE6, PUBLIC, PUBLIC6, finds,
 };
 
 fn policy(listed: bool, allow: &[&str], deny: &[&str], job: Option<&[&str]>) -> AttachRequest {
@@ -188,6 +188,19 @@ async fn a_job_narrows_what_the_runner_allows_and_does_not_widen_it() {
     assert!(guest.finds(OTHER, 80).await);
     assert!(!guest.finds(PUBLIC, 80).await, "not on the job's list");
     assert!(!guest.finds(PRIVATE, 80).await, "on the job's list, but not the runner's to give");
+    guest.end().await;
+}
+
+#[tokio::test]
+async fn a_bandwidth_is_not_exceeded() {
+    let lab = Lab::new().await;
+    let network = lab.network().await;
+    let request = AttachRequest { bandwidth: Some(1 << 20), ..AttachRequest::default() };
+    let guest = LabGuest::attach(&network, request).await;
+    // The first 128 KiB are not held back.
+    let least = Duration::from_secs_f64((BULK - (128 << 10)) as f64 / f64::from(1 << 20)).mul_f64(0.95);
+    let took = guest.downloads().await;
+    assert!(took >= least, "{took:?}, at least {least:?}");
     guest.end().await;
 }
 
