@@ -217,6 +217,27 @@ async fn nothing_is_left_on_the_host() {
     assert!(!lab.locks().exists());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn runners_that_come_and_go_at_once_do_not_disturb_each_other() {
+    let lab = std::sync::Arc::new(Lab::new().await);
+    let mut runners = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let lab = lab.clone();
+        runners.spawn(async move {
+            for _ in 0..4 {
+                let network = lab.network().await;
+                let guest = LabGuest::attach(&network, AttachRequest::default()).await;
+                assert!(guest.finds(PUBLIC, 80).await);
+                guest.end().await;
+            }
+        });
+    }
+    while let Some(ended) = runners.join_next().await {
+        ended.unwrap();
+    }
+    assert_eq!(lab.left().await, "");
+}
+
 #[tokio::test]
 async fn a_host_that_forwards_for_guests_is_no_router_for_others() {
     let lab = Lab::new().await;
