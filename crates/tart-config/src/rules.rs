@@ -19,6 +19,8 @@ use crate::{
 
 /// The least memory that a guest's kernel and agent start in.
 const MIN_MEMORY: ByteSize = ByteSize::mebibytes(128);
+/// The least bytes in a second with which programs do not take the network for broken.
+const MIN_BANDWIDTH: ByteSize = ByteSize(16 << 10);
 /// The least useful scratch disk.
 const MIN_DISK: ByteSize = ByteSize::mebibytes(64);
 
@@ -46,6 +48,7 @@ pub(crate) fn check_value(checker: &mut Checker<'_>, path: &str, spanned: &Spann
         }
         "runners.microvm.memory" => at_least(checker, path, value, span, MIN_MEMORY),
         "runners.microvm.disk" => at_least(checker, path, value, span, MIN_DISK),
+        "runners.microvm.network.bandwidth" => at_least(checker, path, value, span, MIN_BANDWIDTH),
         "runners.microvm.network.dns" | "runners.docker.dns" => {
             for address in value::strings(value).unwrap_or_default() {
                 if address.parse::<IpAddr>().is_err() {

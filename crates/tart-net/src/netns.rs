@@ -34,7 +34,7 @@ use crate::{
     RelayTargets, Target, Usage, plan, relay::RelayAttachment,
 };
 use address::{GATEWAY, GATEWAY6, GUEST, GUEST_MAC, GUEST_PREFIX, GUEST_PREFIX6, GUEST6};
-use dns::{Forwarder, Names};
+use dns::{Forwarder, Names, Serving};
 use host::{Host, HostOptions};
 use space::Space;
 use system::Namespace;
@@ -169,10 +169,13 @@ impl Network for NetnsNetwork {
         if !egress.is_default() {
             space.rule(egress).await?;
         }
+        if let Some(bytes) = request.bandwidth {
+            space.shape(bytes).await?;
+        }
         let servers = nameservers(&request.nameservers);
         let sockets = space.take_dns()?;
         let host = self.shared.host.clone();
-        let tasks = Forwarder::start(sockets, Names::new(egress), servers, host, space.namespace.clone())?;
+        let dns = Forwarder::start(sockets, Names::new(egress), servers, host, space.namespace.clone())?;
 
         let network = relay.guest_mut();
         let mut interface = Interface {
@@ -189,7 +192,7 @@ impl Network for NetnsNetwork {
         network.nameservers = vec![GATEWAY.to_string()];
         network.search_domains.clone_from(&request.search_domains);
         network.nic = Some(Nic { mac: GUEST_MAC.to_owned(), link: NicLink::Tap(space.tap.clone()) });
-        Ok(Box::new(NetnsAttachment { relay, tasks, space }))
+        Ok(Box::new(NetnsAttachment { relay, dns, space }))
     }
 }
 
@@ -232,7 +235,7 @@ fn nameservers(wished: &[IpAddr]) -> Vec<IpAddr> {
 #[derive(Debug)]
 struct NetnsAttachment {
     relay: RelayAttachment,
-    tasks: JoinSet<()>,
+    dns: Serving,
     space: Space,
 }
 
@@ -258,12 +261,14 @@ impl Attachment for NetnsAttachment {
             }
             Err(error) => tracing::warn!(%error, "cannot read what a guest's network counted"),
         }
+        usage.denied.extend(self.dns.refused());
+        usage.denied.sort_by(|a, b| b.packets.cmp(&a.packets).then(a.destination.cmp(&b.destination)));
         usage
     }
 
     async fn detach(self: Box<Self>) {
-        let Self { mut relay, mut tasks, space } = *self;
-        tasks.shutdown().await;
+        let Self { mut relay, mut dns, space } = *self;
+        dns.shutdown().await;
         // The last holder of the device must be the namespace's own.
         relay.guest_mut().nic = None;
         Box::new(relay).detach().await;

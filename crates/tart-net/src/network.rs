@@ -40,6 +40,8 @@ pub struct AttachRequest {
     pub search_domains: Vec<String>,
     /// What it may reach. A network that cannot enforce it refuses to attach.
     pub egress: Egress,
+    /// The most bytes that its network device carries in a second, each way.
+    pub bandwidth: Option<u64>,
 }
 
 /// What one machine did with its network.
@@ -56,9 +58,9 @@ pub struct Usage {
 /// A destination that the policy does not allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
-    /// `address:port/protocol`.
+    /// `address:port/protocol`, or a name that was not looked up: of the guest's choice, but printable.
     pub destination: String,
-    /// Packets that were not let through; about one for each try to connect.
+    /// Packets or queries that were not let through; about one for each try.
     pub packets: u64,
 }
 

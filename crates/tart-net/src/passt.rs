@@ -86,8 +86,9 @@ impl Network for PasstNetwork {
     }
 
     async fn attach(&self, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
-        if !request.egress.is_default() {
-            let what = "limit what a job reaches: use `mode = \"netns\"`, which needs root, or `relay`";
+        if !request.egress.is_default() || request.bandwidth.is_some() {
+            let what =
+                "limit what a job reaches or carries: use `mode = \"netns\"`, which needs root, or `relay`";
             return Err(NetError::Unable { network: NAME, what: what.to_owned() });
         }
         let host = frame::host_addresses(&fs::read_to_string("/proc/net/fib_trie").unwrap_or_default());

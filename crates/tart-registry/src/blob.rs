@@ -12,10 +12,15 @@ use tokio::{fs::File, io::AsyncWriteExt as _};
 
 use crate::{
     auth::Auth,
+    call::{Call, blob_call},
     connections::{Endpoint, unreachable},
     error::RegistryError,
-    registry::{Call, Registry, blob_call},
+    registry::Registry,
+    tries::MAX_PAUSE,
 };
+
+/// A connection that brought this much was worth it: the patience for lost ones begins anew.
+const WORTH: u64 = 1 << 20;
 
 /// A file that grows, with the digest of what it has.
 struct Growing {
@@ -25,6 +30,8 @@ struct Growing {
     length: u64,
     /// What it will have.
     size: u64,
+    /// Whether all of it came in this call, from the registry itself.
+    pure: bool,
     /// For messages.
     what: String,
 }
@@ -36,7 +43,8 @@ impl Registry {
     /// Takes memory for one chunk of the connection, whatever the blob's size.
     ///
     /// # Errors
-    /// If the registry does not give it, or the bytes have another size or digest: then the file is removed.
+    /// If the registry does not give it; what came of it stays for the next call. If the bytes have another size or
+    /// digest, the file is removed.
     pub async fn fetch_blob(
         &self,
         reference: &Reference,
@@ -46,43 +54,77 @@ impl Registry {
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), RegistryError> {
         let digest = descriptor.digest().to_string();
-        let Some(hex) = digest.strip_prefix("sha256:") else {
-            let problem = format!("`{digest}`: only SHA-256 is supported");
-            return Err(RegistryError::Content {
-                host: reference.registry().to_owned(),
-                what: digest.clone(),
-                problem,
-            });
-        };
+        let hex = digest.strip_prefix("sha256:").ok_or_else(|| RegistryError::Content {
+            host: reference.registry().to_owned(),
+            what: "a layer".to_owned(),
+            problem: format!("`{digest}`: only SHA-256 is supported"),
+        })?;
         let what = format!("layer {}", hex.get(..12).unwrap_or(hex));
         let mut growing = Growing::open(to, descriptor.size(), what).await?;
         progress(growing.length);
-        let mut barren = 0;
-        while growing.length < descriptor.size() {
-            let before = growing.length;
-            let mut tries = self.tries(reference, auth);
-            loop {
-                let (endpoint, auth) = tries.next().await?;
-                let got = self.receive(&endpoint, reference, descriptor, &auth, &mut growing, progress);
-                match got.await {
-                    Ok(()) => break,
-                    Err(error) => tries.failed(error).await?,
-                }
-            }
-            // Any number of lost connections is fine as long as each brings something.
-            barren = if growing.length > before { 0 } else { barren + 1 };
-            if barren >= self.settings().attempts.max(1) {
-                return Err(RegistryError::Content {
-                    host: reference.registry().to_owned(),
-                    what: growing.what,
-                    problem: format!("it ends after {} of {} bytes", growing.length, descriptor.size()),
-                });
-            }
+        let mut fetched = self.complete(reference, descriptor, auth, &mut growing, progress, true).await;
+        if fetched.is_ok() && !growing.pure && growing.digest() != hex {
+            tracing::warn!(path = %to.display(), "what was there of a layer is damaged: it is fetched anew");
+            growing.restart().await?;
+            growing.pure = true;
+            fetched = self.complete(reference, descriptor, auth, &mut growing, progress, false).await;
         }
-        growing.finish(hex, reference.registry()).await
+        let real = growing.digest();
+        let fetched = fetched.and_then(|()| match real == hex {
+            true => Ok(()),
+            false => Err(growing.wrong(
+                reference.registry(),
+                format!("its digest is sha256:{real}: it was damaged or forged"),
+            )),
+        });
+        if let Err(RegistryError::Content { .. }) = &fetched {
+            growing.remove().await;
+        }
+        fetched
     }
 
-    /// Receives what is missing, or as much of it as comes.
+    /// Fetches until the file has its size.
+    async fn complete(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        auth: &Auth,
+        growing: &mut Growing,
+        progress: &(dyn Fn(u64) + Send + Sync),
+        mirrors: bool,
+    ) -> Result<(), RegistryError> {
+        let most = self.settings().attempts.max(1);
+        let (mut losses, mut pause) = (0, self.settings().backoff);
+        while growing.length < growing.size {
+            let before = growing.length;
+            let tries = self.tries(reference, auth);
+            let mut tries = if mirrors { tries } else { tries.without_mirrors() };
+            let lost = loop {
+                let (endpoint, auth) = tries.next().await?;
+                growing.pure &= !tries.at_mirror();
+                match self.receive(&endpoint, reference, descriptor, &auth, growing, progress).await {
+                    Ok(lost) => break lost,
+                    Err(error) => tries.failed(error).await?,
+                }
+            };
+            if growing.length >= growing.size {
+                break;
+            }
+            if growing.length >= before.saturating_add(WORTH) {
+                (losses, pause) = (0, self.settings().backoff);
+            }
+            losses += 1;
+            if losses >= most {
+                let problem = format!("it ends after {} of {} bytes", growing.length, growing.size);
+                return Err(lost.unwrap_or_else(|| growing.wrong(reference.registry(), problem)));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Receives what is missing, or as much of it as comes. Gives why the connection was lost, if it was.
     async fn receive(
         &self,
         endpoint: &Endpoint,
@@ -91,12 +133,12 @@ impl Registry {
         auth: &Auth,
         growing: &mut Growing,
         progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Option<RegistryError>, RegistryError> {
         let what = growing.what.clone();
         let call = Call { from: growing.length, ..blob_call(reference, descriptor.digest().as_ref(), &what) };
         match self.send(endpoint, reference, auth, call).await {
             // What is here is not the beginning of what is there.
-            Err(RegistryError::Answer { status: 416, .. }) => growing.restart().await,
+            Err(RegistryError::Answer { status: 416, .. }) => growing.restart().await.map(|()| None),
             response => growing.receive(endpoint, response?, progress).await,
         }
     }
@@ -109,7 +151,8 @@ impl Growing {
         let hashed = tokio::task::spawn_blocking(move || hash_beginning(&opened, size)).await;
         let failed = |source| RegistryError::File { action: "write", path: path.clone(), source };
         let (file, hasher, length) = hashed.map_err(std::io::Error::other).and_then(|r| r).map_err(failed)?;
-        Ok(Self { path, file: File::from_std(file), hasher, length, size, what })
+        let pure = length == 0;
+        Ok(Self { path, file: File::from_std(file), hasher, length, size, pure, what })
     }
 
     fn failed(&self) -> impl Fn(std::io::Error) -> RegistryError + use<> {
@@ -126,59 +169,52 @@ impl Growing {
         Ok(())
     }
 
-    /// Writes what comes. A lost connection is no error if it brought something.
+    /// Writes what comes. A lost connection is no error if it brought something; it is given back.
     async fn receive(
         &mut self,
         endpoint: &Endpoint,
         mut response: Response,
         progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<(), RegistryError> {
-        let size = self.size;
-        if self.length > 0 && !continues(&response, self.length) {
-            self.restart().await?;
+    ) -> Result<Option<RegistryError>, RegistryError> {
+        match start(&response) {
+            Some(start) if start == self.length => {}
+            // Some servers send everything again.
+            Some(0) => self.restart().await?,
+            // This is of no use, but the whole may be.
+            _ => return self.restart().await.map(|()| None),
         }
         let (before, failed) = (self.length, self.failed());
-        loop {
+        let lost = loop {
             let chunk = match response.chunk().await {
                 Ok(Some(chunk)) => chunk,
-                Ok(None) => break,
+                Ok(None) => break None,
                 Err(error) if self.length == before => return Err(unreachable(&endpoint.host, &error)),
                 Err(error) => {
                     tracing::debug!(host = endpoint.host, %error, "the connection was lost");
-                    break;
+                    break Some(unreachable(&endpoint.host, &error));
                 }
             };
-            if self.length + chunk.len() as u64 > size {
-                let problem = format!("it has more than the {size} bytes that the manifest says");
+            if self.length + chunk.len() as u64 > self.size {
+                let problem = format!("it has more than the {} bytes that the manifest says", self.size);
                 // Nothing of it can be trusted.
-                self.remove().await;
-                return Err(RegistryError::Content {
-                    host: endpoint.host.clone(),
-                    what: self.what.clone(),
-                    problem,
-                });
+                self.restart().await?;
+                return Err(self.wrong(&endpoint.host, problem));
             }
             self.file.write_all(&chunk).await.map_err(&failed)?;
             self.hasher.update(&chunk);
             self.length += chunk.len() as u64;
             progress(self.length);
-        }
-        self.file.flush().await.map_err(&failed)
+        };
+        self.file.flush().await.map_err(&failed)?;
+        Ok(lost)
     }
 
-    async fn finish(mut self, hex: &str, host: &str) -> Result<(), RegistryError> {
-        let failed = self.failed();
-        self.file.flush().await.map_err(&failed)?;
-        let real = hex::encode(self.hasher.clone().finalize());
-        if real == hex {
-            return Ok(());
-        }
-        self.remove().await;
-        Err(RegistryError::Content {
-            host: host.to_owned(),
-            what: self.what,
-            problem: format!("its digest is sha256:{real}: it was damaged or forged"),
-        })
+    fn digest(&self) -> String {
+        hex::encode(self.hasher.clone().finalize())
+    }
+
+    fn wrong(&self, host: &str, problem: String) -> RegistryError {
+        RegistryError::Content { host: host.to_owned(), what: self.what.clone(), problem }
     }
 
     async fn remove(&self) {
@@ -188,11 +224,13 @@ impl Growing {
     }
 }
 
-/// Whether an answer goes on where the file ends. Some servers send everything again.
-fn continues(response: &Response, length: u64) -> bool {
-    let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
-    response.status() == StatusCode::PARTIAL_CONTENT && start == Some(length)
+/// Where in the blob an answer begins, if it says so.
+fn start(response: &Response) -> Option<u64> {
+    if response.status() != StatusCode::PARTIAL_CONTENT {
+        return Some(0);
+    }
+    let range = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
 /// Opens a file at its end, with the digest of what is in it. What is longer than it may be is no beginning.

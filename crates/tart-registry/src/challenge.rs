@@ -6,7 +6,7 @@ pub(crate) enum Challenge {
     /// With name and password, in each request.
     Basic,
     /// With a token of another server.
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    Bearer { realm: String, service: Option<String> },
 }
 
 /// The best challenge of a header's values.
@@ -24,16 +24,15 @@ fn one(value: &str) -> Option<Challenge> {
     if !scheme.eq_ignore_ascii_case("bearer") {
         return None;
     }
-    let (mut realm, mut service, mut scope) = (None, None, None);
+    let (mut realm, mut service) = (None, None);
     for (name, value) in parameters(rest) {
         match name.to_ascii_lowercase().as_str() {
             "realm" => realm = Some(value),
             "service" => service = Some(value),
-            "scope" => scope = Some(value),
             _ => {}
         }
     }
-    Some(Challenge::Bearer { realm: realm?, service, scope })
+    Some(Challenge::Bearer { realm: realm?, service })
 }
 
 /// `name=value` and `name="quoted value"`, separated by commas.
@@ -84,14 +83,10 @@ mod tests {
     #[test]
     fn bearer_is_preferred() {
         let values =
-            ["Basic realm=\"x\"", "Bearer realm=\"https://a/t?x=1,2\", service=a,scope=\"s:\\\"q\\\":pull\""];
+            ["Basic realm=\"x\"", "Bearer realm=\"https://a/t?x=1,2\", scope=\"s:\\\"q\\\":pull\",service=a"];
         assert_eq!(
             parse(values.into_iter()),
-            Some(Challenge::Bearer {
-                realm: "https://a/t?x=1,2".to_owned(),
-                service: Some("a".to_owned()),
-                scope: Some("s:\"q\":pull".to_owned()),
-            })
+            Some(Challenge::Bearer { realm: "https://a/t?x=1,2".to_owned(), service: Some("a".to_owned()) })
         );
         assert_eq!(parse(["basic"].into_iter()), Some(Challenge::Basic));
         assert_eq!(parse(["Negotiate", "Bearer service=x"].into_iter()), None);

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use reqwest::{Certificate, Client, Identity, redirect};
@@ -29,10 +29,14 @@ pub(crate) struct Endpoint {
     pub(crate) client: Client,
 }
 
+/// How long an endpoint is used. Then files of certificates are read again, and registries that jobs named once are
+/// forgotten.
+const LIFE: Duration = Duration::from_secs(5 * 60);
+
 /// Clients by registry.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    known: Mutex<HashMap<String, Endpoint>>,
+    known: Mutex<HashMap<String, (Instant, Endpoint)>>,
 }
 
 impl Connections {
@@ -42,19 +46,25 @@ impl Connections {
         host: &str,
         settings: &RegistrySettings,
     ) -> Result<Endpoint, RegistryError> {
-        if let Some(known) = self.lock().get(host) {
-            return Ok(known.clone());
+        if let Some(known) = self.known(host) {
+            return Ok(known);
         }
         let insecure = settings.insecure.iter().any(|name| name == host) || is_loopback(host);
         let client = client(host, insecure, settings)?;
         let secure = address("https", host)?;
         let base = if insecure { scheme(&client, host, secure).await? } else { secure };
         let endpoint = Endpoint { host: host.to_owned(), base, client };
-        self.lock().insert(host.to_owned(), endpoint.clone());
+        self.lock().insert(host.to_owned(), (Instant::now(), endpoint.clone()));
         Ok(endpoint)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Endpoint>> {
+    fn known(&self, host: &str) -> Option<Endpoint> {
+        let mut known = self.lock();
+        known.retain(|_, (made, _)| made.elapsed() < LIFE);
+        known.get(host).map(|(_, endpoint)| endpoint.clone())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Instant, Endpoint)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -78,11 +88,23 @@ pub(crate) fn address(scheme: &str, host: &str) -> Result<Url, RegistryError> {
         .map_err(|error| RegistryError::Name { name: host.to_owned(), problem: error.to_string() })
 }
 
-/// A path below a registry. It consists of checked names only.
+/// A path below a registry, or below the path of a mirror. It consists of checked names only.
 pub(crate) fn join(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
-    url.set_path(path);
+    url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
     url
+}
+
+/// Whether a mirror is an address without anything that would be lost or shown.
+pub(crate) fn check_mirror(mirror: &Url) -> Result<(), RegistryError> {
+    let web = matches!(mirror.scheme(), "https" | "http") && mirror.has_host();
+    let plain = mirror.username().is_empty() && mirror.password().is_none();
+    if web && plain && mirror.query().is_none() && mirror.fragment().is_none() {
+        return Ok(());
+    }
+    let host = mirror.host_str().unwrap_or_default();
+    let text = format!("the mirror `{host}` is not `http(s)://HOST[:PORT][/PATH]`, without user and query");
+    Err(RegistryError::Settings(text))
 }
 
 /// Docker takes all of loopback for insecure.
@@ -117,6 +139,10 @@ fn client(host: &str, insecure: bool, settings: &RegistrySettings) -> Result<Cli
             .referer(false);
         if insecure {
             builder = builder.tls_danger_accept_invalid_certs(true);
+        }
+        // As Go's programs do: a proxy has another loopback.
+        if is_loopback(host) {
+            builder = builder.no_proxy();
         }
         match &identity {
             Some(identity) => builder.identity(identity.clone()),

@@ -1,12 +1,17 @@
 //! Which credentials count, in the official runner's order.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 use oci_spec::distribution::Reference;
 
 use crate::{
     auth::Auth,
-    docker_config::{DockerConfig, covers},
+    docker_config::{DockerConfig, Entry, From, covers},
     error::RegistryError,
     helper,
 };
@@ -62,67 +67,102 @@ pub struct Found {
     pub auth: Auth,
     /// Where that is from, for the log; nothing for nobody.
     pub source: Option<String>,
+    /// Sources and helpers that could not be used, for people. The official runner ignores them too, and many images
+    /// need no credentials.
+    pub problems: Vec<String>,
+}
+
+/// What a source says about an image.
+struct Candidate {
+    source: String,
+    entry: Entry,
 }
 
 impl CredentialSources {
-    /// The credentials for an image: those of the job's variable, the runner's, the user's, the payload's.
+    /// The credentials for an image: those whose path is the longest that the image is below; if several are, those of
+    /// the job's variable, the runner's, the user's, the payload's, in this order (helpers/docker/auth of the official
+    /// runner). A configuration is asked for helpers only as far as they are about the image.
     ///
     /// # Errors
-    /// If a configuration cannot be read, or a helper it names fails.
+    /// If the name of a helper could be anything but a helper.
     pub async fn resolve(&self, reference: &Reference) -> Result<Found, RegistryError> {
-        let variable = "$DOCKER_AUTH_CONFIG";
-        for config in [&self.job_config, &self.runner_config].into_iter().flatten() {
-            if config.trim().is_empty() {
-                continue;
-            }
-            if let Some(auth) = lookup(config, variable, reference).await? {
-                return Ok(Found { auth, source: Some(variable.to_owned()) });
+        let mut found = Found::default();
+        let mut candidates = self.candidates(reference, &mut found.problems);
+        // Stable: of the same length, the first counts.
+        candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.entry.length));
+        for Candidate { source, entry } in candidates {
+            let auth = match entry.from {
+                From::Here(auth) => Some(auth),
+                From::Helper { name, server } => match helper::get(&name, &server).await {
+                    Ok(auth) => auth,
+                    Err(helper::Failure::Name(error)) => {
+                        return Err(RegistryError::Settings(format!("{source} cannot be used: {error}")));
+                    }
+                    Err(helper::Failure::Program(problem)) => {
+                        found.problems.push(format!("{source}: {problem}"));
+                        None
+                    }
+                },
+            };
+            if let Some(auth) = auth {
+                (found.auth, found.source) = (auth, Some(source));
+                break;
             }
         }
-        if let Some(path) = &self.host
-            && let Some(config) = read(path)?
-        {
-            let source = path.display().to_string();
-            if let Some(auth) = lookup(&config, &source, reference).await? {
-                return Ok(Found { auth, source: Some(source) });
+        for problem in &found.problems {
+            tracing::warn!(image = reference.whole(), "{problem}");
+        }
+        Ok(found)
+    }
+
+    fn candidates(&self, reference: &Reference, problems: &mut Vec<String>) -> Vec<Candidate> {
+        let variable = "$DOCKER_AUTH_CONFIG";
+        let mut configs = Vec::new();
+        for config in [&self.job_config, &self.runner_config].into_iter().flatten() {
+            if !config.trim().is_empty() {
+                configs.push((variable.to_owned(), config.clone()));
+            }
+        }
+        if let Some(path) = &self.host {
+            match read(path) {
+                Ok(config) => configs.extend(config.map(|config| (path.display().to_string(), config))),
+                Err(problem) => problems.push(format!("{} cannot be used: {problem}", path.display())),
             }
         }
         let (registry, repository) = (reference.registry(), reference.repository());
-        let job = self.job.iter().find(|job| covers(&job.registry, registry, repository).is_some());
-        Ok(job.map_or_else(Found::default, |job| Found {
-            auth: Auth::Basic { user: job.user.clone(), password: job.password.clone() },
-            source: Some("job payload (GitLab Registry)".to_owned()),
-        }))
+        let mut candidates = Vec::new();
+        for (source, config) in configs {
+            match DockerConfig::parse(&config) {
+                Ok(config) => {
+                    let entries = config.entries(registry, repository).into_iter();
+                    candidates.extend(entries.map(|entry| Candidate { source: source.clone(), entry }));
+                }
+                Err(problem) => problems.push(format!("{source} cannot be used: {problem}")),
+            }
+        }
+        candidates.extend(self.job.iter().filter_map(|job| {
+            let length = covers(&job.registry, registry, repository)?;
+            let auth = Auth::Basic { user: job.user.clone(), password: job.password.clone() };
+            let source = "job payload (GitLab Registry)".to_owned();
+            Some(Candidate { source, entry: Entry { length, from: From::Here(auth) } })
+        }));
+        candidates
     }
-}
-
-async fn lookup(config: &str, source: &str, reference: &Reference) -> Result<Option<Auth>, RegistryError> {
-    let config = DockerConfig::parse(config)
-        .map_err(|problem| RegistryError::Settings(format!("{source} cannot be used: {problem}")))?;
-    let entry = config.entry(reference.registry(), reference.repository());
-    if let Some((name, server)) = entry.helper
-        && let Some(auth) = helper::get(name, &server).await?
-    {
-        return Ok(Some(auth));
-    }
-    Ok(entry.auth)
 }
 
 /// A configuration file; nothing if there is none.
-fn read(path: &PathBuf) -> Result<Option<String>, RegistryError> {
-    let failed = |source| RegistryError::File { action: "read", path: path.clone(), source };
-    match std::fs::metadata(path) {
+fn read(path: &Path) -> Result<Option<String>, String> {
+    let file = match File::open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        // Files of others are not meant.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(None),
-        Err(error) => return Err(failed(error)),
-        Ok(metadata) if metadata.len() > MAX_CONFIG => {
-            let text = format!("{} has more than {MAX_CONFIG} bytes", path.display());
-            return Err(RegistryError::Settings(text));
-        }
-        Ok(_) => {}
+        Err(error) => return Err(error.to_string()),
+    };
+    let mut text = String::new();
+    let length = file.take(MAX_CONFIG + 1).read_to_string(&mut text);
+    match length.map_err(|error| error.to_string())? as u64 {
+        length if length > MAX_CONFIG => Err(format!("it has more than {MAX_CONFIG} bytes")),
+        _ => Ok(Some(text)),
     }
-    std::fs::read_to_string(path).map(Some).map_err(failed)
 }
 
 #[cfg(test)]
@@ -181,9 +221,50 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_broken_variable_is_said_without_its_content() {
-        let sources = CredentialSources { job_config: Some("{secret".to_owned()), ..Default::default() };
-        let error = sources.resolve(&"a".parse().unwrap()).await.unwrap_err();
-        insta::assert_snapshot!(error, @"$DOCKER_AUTH_CONFIG cannot be used: it is not valid JSON (line 1, column 2)");
+    async fn the_longest_path_counts_whatever_its_source() {
+        let credential = |registry: &str, user: &str| JobCredential {
+            registry: registry.to_owned(),
+            user: user.to_owned(),
+            password: "pw".to_owned(),
+        };
+        let sources = CredentialSources {
+            job_config: Some(config("variable")),
+            job: vec![credential("r.example.com", "host"), credential("r.example.com/team", "team")],
+            ..Default::default()
+        };
+        assert_eq!(user(&sources, "r.example.com/team/app").await.0, "team");
+        assert_eq!(user(&sources, "r.example.com/other/app").await.0, "variable");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_told_without_its_content_and_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.json");
+        std::fs::write(&file, r#"{"credsStore":"no-such-helper"}"#).unwrap();
+        let payload =
+            JobCredential { registry: "r.example.com".into(), user: "payload".into(), password: "pw".into() };
+        let sources = CredentialSources {
+            job_config: Some("{secret".to_owned()),
+            host: Some(file.clone()),
+            job: vec![payload],
+            ..Default::default()
+        };
+        let found = sources.resolve(&"r.example.com/a".parse().unwrap()).await.unwrap();
+        assert_eq!(found.source.as_deref(), Some("job payload (GitLab Registry)"));
+        let problems = found.problems.join("\n").replace(&file.display().to_string(), "FILE");
+        insta::assert_snapshot!(problems, @r"
+        $DOCKER_AUTH_CONFIG cannot be used: it is not valid JSON (line 1, column 2)
+        FILE: the credential helper `docker-credential-no-such-helper` cannot be started: No such file or directory (os error 2)
+        ");
+    }
+
+    #[tokio::test]
+    async fn a_job_names_no_program_of_its_own() {
+        for name in ["../../tmp/evil", "/tmp/evil", "Evil", "a b", "a;b"] {
+            let config = format!(r#"{{"credHelpers":{{"r.example.com":"{name}"}}}}"#);
+            let sources = CredentialSources { job_config: Some(config), ..Default::default() };
+            let error = sources.resolve(&"r.example.com/a".parse().unwrap()).await.unwrap_err();
+            assert!(error.to_string().contains("is no name of a credential helper"), "{error}");
+        }
     }
 }

@@ -27,12 +27,19 @@ struct AuthEntry {
     identitytoken: Option<String>,
 }
 
-/// What a configuration says about one registry.
-pub(crate) struct Entry<'a> {
-    /// The helper program that knows more, by its short name, and the registry's name for it.
-    pub(crate) helper: Option<(&'a str, String)>,
-    /// What it says itself.
-    pub(crate) auth: Option<Auth>,
+/// Something a configuration says about a repository.
+pub(crate) struct Entry {
+    /// How particular it is: the length of the path that the repository is below.
+    pub(crate) length: usize,
+    pub(crate) from: From,
+}
+
+/// Where credentials are.
+pub(crate) enum From {
+    /// A helper program of this short name knows them, which calls the registry by this name.
+    Helper { name: String, server: String },
+    /// Here.
+    Here(Auth),
 }
 
 /// Names of Docker Hub in configurations.
@@ -49,18 +56,22 @@ impl DockerConfig {
         })
     }
 
-    /// What is said about a registry and a repository of it; entries with a path are for repositories below it.
-    pub(crate) fn entry(&self, registry: &str, repository: &str) -> Entry<'_> {
-        let helper = self.helpers.iter().find(|(key, _)| covers(key, registry, repository).is_some());
-        let helper = helper.map(|(key, name)| (name.as_str(), key.clone()));
-        let server = || if HUB.contains(&registry) { HUB_KEY.to_owned() } else { registry.to_owned() };
-        let helper = helper.or_else(|| self.store.as_deref().map(|store| (store, server())));
-        let matching = self
-            .auths
-            .iter()
-            .filter_map(|(key, entry)| covers(key, registry, repository).map(|length| (length, entry)));
-        let best = matching.max_by_key(|(length, _)| *length).map(|(_, entry)| entry);
-        Entry { helper, auth: best.and_then(AuthEntry::auth) }
+    /// What is said about a repository. Of two that are as particular as each other the first counts: a helper of the
+    /// registry, the helper of all registries, the configuration itself.
+    pub(crate) fn entries(&self, registry: &str, repository: &str) -> Vec<Entry> {
+        let helpers = self.helpers.iter().filter_map(|(key, name)| {
+            let length = covers(key, registry, repository)?;
+            Some(Entry { length, from: From::Helper { name: name.clone(), server: key.clone() } })
+        });
+        let store = self.store.iter().filter(|name| !name.is_empty()).map(|name| {
+            let server = if HUB.contains(&registry) { HUB_KEY } else { registry };
+            Entry { length: 0, from: From::Helper { name: name.clone(), server: server.to_owned() } }
+        });
+        let here = self.auths.iter().filter_map(|(key, entry)| {
+            let length = covers(key, registry, repository)?;
+            Some(Entry { length, from: From::Here(entry.auth()?) })
+        });
+        helpers.chain(store).chain(here).collect()
     }
 }
 
@@ -86,17 +97,22 @@ impl AuthEntry {
 }
 
 /// Whether a key of a configuration is for a repository, and how particular it is.
+///
+/// A key with a scheme is of old times, when what followed the host was the version of the protocol; else it is a path
+/// of repositories, as the official runner has it (helpers/docker/auth).
 pub(crate) fn covers(key: &str, registry: &str, repository: &str) -> Option<usize> {
-    let key = key.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
+    let old = ["https://", "http://"].iter().find_map(|scheme| {
+        key.get(..scheme.len()).filter(|start| start.eq_ignore_ascii_case(scheme))?;
+        key.get(scheme.len()..)
+    });
+    let key = old.unwrap_or(key).trim_end_matches('/');
     let (host, path) = key.split_once('/').unwrap_or((key, ""));
-    let path = if matches!(path, "v1" | "v2") { "" } else { path };
-    let same = |host: &str| {
-        let is_hub = |name: &str| HUB.contains(&name);
-        host.eq_ignore_ascii_case(registry) || is_hub(host) && is_hub(registry)
-    };
+    let path = if old.is_some() || matches!(path, "v1" | "v2") { "" } else { path };
+    let is_hub = |name: &str| HUB.iter().any(|hub| name.eq_ignore_ascii_case(hub));
+    let same = host.eq_ignore_ascii_case(registry) || is_hub(host) && is_hub(registry);
     let below = path.is_empty()
         || repository.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    (same(host) && below).then_some(path.len())
+    (same && below).then_some(path.len())
 }
 
 #[cfg(test)]
@@ -116,33 +132,59 @@ mod tests {
         "credHelpers": { "123.dkr.ecr.example.com": "ecr-login" }
     }"#;
 
-    fn auth(registry: &str, repository: &str) -> Option<Auth> {
-        DockerConfig::parse(CONFIG).unwrap().entry(registry, repository).auth
+    fn auths(registry: &str, repository: &str) -> Vec<(usize, Auth)> {
+        let config = DockerConfig::parse(CONFIG).unwrap();
+        let here = |entry: Entry| match entry.from {
+            From::Here(auth) => Some((entry.length, auth)),
+            From::Helper { .. } => None,
+        };
+        config.entries(registry, repository).into_iter().filter_map(here).collect()
     }
 
-    fn basic(user: &str, password: &str) -> Option<Auth> {
-        Some(Auth::Basic { user: user.to_owned(), password: password.to_owned() })
+    fn basic(user: &str, password: &str) -> Auth {
+        Auth::Basic { user: user.to_owned(), password: password.to_owned() }
     }
 
     #[test]
-    fn the_most_particular_entry_counts() {
-        assert_eq!(auth("docker.io", "library/busybox"), basic("hub", "pw"));
-        assert_eq!(auth("registry.example.com", "other/app"), basic("all", "pw"));
-        assert_eq!(auth("registry.example.com", "team/app"), basic("team", "pw:colon"));
-        assert_eq!(auth("registry.example.com", "teamwork/app"), basic("all", "pw"));
-        assert_eq!(auth("tokens.example.com", "a"), Some(Auth::IdentityToken("secret".to_owned())));
-        assert_eq!(auth("empty.example.com", "a"), None);
-        assert_eq!(auth("elsewhere.example.com", "a"), None);
+    fn entries_are_for_repositories_below_them() {
+        assert_eq!(auths("docker.io", "library/busybox"), [(0, basic("hub", "pw"))]);
+        assert_eq!(auths("registry.example.com", "other/app"), [(0, basic("all", "pw"))]);
+        assert_eq!(
+            auths("registry.example.com", "team/app"),
+            [(0, basic("all", "pw")), (4, basic("team", "pw:colon"))]
+        );
+        assert_eq!(auths("registry.example.com", "teamwork/app"), [(0, basic("all", "pw"))]);
+        assert_eq!(auths("tokens.example.com", "a"), [(0, Auth::IdentityToken("secret".to_owned()))]);
+        assert_eq!(auths("empty.example.com", "a"), []);
+        assert_eq!(auths("elsewhere.example.com", "a"), []);
+    }
+
+    #[test]
+    fn a_key_with_a_scheme_is_for_the_whole_host() {
+        assert_eq!(covers("https://Registry.example.com/v1/", "registry.example.com", "a"), Some(0));
+        assert_eq!(covers("HTTPS://registry.example.com/team", "registry.example.com", "a"), Some(0));
+        assert_eq!(covers("registry.example.com/v2/", "registry.example.com", "a"), Some(0));
+        assert_eq!(covers("registry.example.com:5000", "registry.example.com", "a"), None);
+        assert_eq!(covers("registry.example.com/team", "registry.example.com", "a"), None);
     }
 
     #[test]
     fn helpers_are_for_their_registries() {
-        let config = DockerConfig::parse(CONFIG).unwrap();
-        let helper = config.entry("123.dkr.ecr.example.com", "a").helper;
-        assert_eq!(helper, Some(("ecr-login", "123.dkr.ecr.example.com".to_owned())));
-        assert_eq!(config.entry("docker.io", "a").helper, None);
-        let store = DockerConfig::parse(r#"{"credsStore":"pass"}"#).unwrap();
-        assert_eq!(store.entry("docker.io", "a").helper, Some(("pass", HUB_KEY.to_owned())));
+        let helpers = |config: &str, registry: &str| {
+            let config = DockerConfig::parse(config).unwrap();
+            let name = |entry: Entry| match entry.from {
+                From::Helper { name, server } => Some((name, server)),
+                From::Here(_) => None,
+            };
+            config.entries(registry, "a").into_iter().filter_map(name).collect::<Vec<_>>()
+        };
+        let ecr = "123.dkr.ecr.example.com";
+        assert_eq!(helpers(CONFIG, ecr), [("ecr-login".to_owned(), ecr.to_owned())]);
+        assert_eq!(helpers(CONFIG, "docker.io"), []);
+        let store = r#"{"credsStore":"pass"}"#;
+        assert_eq!(helpers(store, "docker.io"), [("pass".to_owned(), HUB_KEY.to_owned())]);
+        assert_eq!(helpers(store, "a.b"), [("pass".to_owned(), "a.b".to_owned())]);
+        assert_eq!(helpers(r#"{"credsStore":""}"#, "docker.io"), []);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod auth;
 mod blob;
+mod call;
 mod challenge;
 mod connections;
 mod credentials;
@@ -14,6 +15,8 @@ mod helper;
 mod manifest;
 mod registry;
 mod settings;
+mod token;
+mod tries;
 
 pub use auth::Auth;
 pub use credentials::{CredentialSources, Found, JobCredential};

@@ -62,6 +62,10 @@ pub(crate) fn document(json: &[u8]) -> Result<Document, String> {
             "its manifest is of the old version 1, which Docker has given up: push it again".to_owned()
         );
     }
+    if outline.manifests.is_some() && outline.layers.is_some() {
+        // Others may read the other half (CVE-2021-41190).
+        return Err("it is a manifest and an index at once".to_owned());
+    }
     if outline.manifests.is_some() {
         return serde_json::from_slice(json).map(Document::Index).map_err(|error| error.to_string());
     }
@@ -91,6 +95,7 @@ mod tests {
         insta::assert_snapshot!(problem("<html>"), @"it is no manifest: expected value at line 1 column 1");
         insta::assert_snapshot!(problem(r#"{"schemaVersion":1,"fsLayers":[]}"#), @"its manifest is of the old version 1, which Docker has given up: push it again");
         insta::assert_snapshot!(problem(r#"{"schemaVersion":2}"#), @"its manifest has no layers");
+        insta::assert_snapshot!(problem(r#"{"schemaVersion":2,"layers":[],"manifests":[]}"#), @"it is a manifest and an index at once");
         insta::assert_snapshot!(problem(r#"{"schemaVersion":2,"layers":[]}"#), @"missing field `config` at line 1 column 31");
         insta::assert_snapshot!(problem(r#"{"schemaVersion":2,"layers":[{"mediaType":"x","digest":"../../x","size":1}],"config":{"mediaType":"x","digest":"sha256:00","size":1}}"#), @"missing ':' in digest at line 1 column 64");
     }

@@ -225,6 +225,7 @@ fn attach_request(setup: &HostSetup, request: &GuestRequest, run_dir: PathBuf) -
         nameservers: network.dns.clone(),
         search_domains: network.dns_search.clone(),
         egress: Egress { job: request.egress.clone(), ..setup.egress.clone() },
+        bandwidth: network.bandwidth.map(tart_config::ByteSize::bytes),
     }
 }
 

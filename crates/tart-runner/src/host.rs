@@ -110,7 +110,7 @@ impl HostSetup {
         let choice = acceleration(config, &boot, &run_dir).await?;
         let driver = QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration }).await?;
         let egress = network::egress(&config.network)?;
-        let (network, notes) = network::choose(config.network.mode, &egress).await?;
+        let (network, notes) = network::choose(&config.network, &egress).await?;
         Ok(Self {
             driver: Arc::new(driver),
             network,

@@ -143,6 +143,8 @@ pub struct Network {
     pub allow: Vec<String>,
     /// What the VM may not reach.
     pub deny: Vec<String>,
+    /// The most bytes that the VM's network device carries in a second, each way.
+    pub bandwidth: Option<ByteSize>,
 }
 
 /// What the VM reaches without being listed.

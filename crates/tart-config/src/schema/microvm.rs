@@ -128,6 +128,11 @@ pub(super) static SECTIONS: &[Section] = &[
                 "What jobs may reach, also in private networks: `10.0.0.0/8`, `[fd00::/8]:443`, `*.example.com:80-90`",
             ),
             unset("deny", Kind::List, "What jobs may not reach, whatever `allow` says, in the same form"),
+            unset(
+                "bandwidth",
+                Kind::Size,
+                "The most bytes that a job's network device carries in a second, each way, with `netns`",
+            ),
         ],
     },
 ];

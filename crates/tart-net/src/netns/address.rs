@@ -113,6 +113,15 @@ pub(super) fn outer_commands(link: &Link, ipv6: bool) -> String {
     commands + &format!("link set {device} up\n")
 }
 
+/// Commands for `tc` inside a namespace, for so many bytes a second each way.
+pub(super) fn bandwidth_commands(bytes: u64) -> String {
+    // A bucket of 20 ms, but one in which the largest packets of a device fit.
+    let burst = (bytes / 50).max(128 << 10);
+    let shaped =
+        |device| format!("qdisc add dev {device} root tbf rate {bytes}bps burst {burst} latency 100ms\n");
+    shaped(TAP) + &shaped(WAN)
+}
+
 /// What the kernel is told in a new namespace, below `/proc/sys/net`, before it has devices.
 pub(super) fn inner_settings(ipv6: bool) -> Vec<(&'static str, &'static str)> {
     let mut settings = vec![
@@ -169,6 +178,14 @@ mod tests {
         for other in ["tart-", "tart-2048", "tart-012", "tart-+1", "tart-x", "eth0"] {
             assert_eq!(slot_of("tart-", other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn both_directions_are_shaped_by_what_leaves_a_device() {
+        insta::assert_snapshot!(bandwidth_commands(1 << 20), @"
+        qdisc add dev tap0 root tbf rate 1048576bps burst 131072 latency 100ms
+        qdisc add dev wan root tbf rate 1048576bps burst 131072 latency 100ms
+        ");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -28,7 +28,7 @@ use super::{
     space::{DNS_PORT, DnsSockets},
     system::{Namespace, nft},
 };
-use crate::NetError;
+use crate::{Denied, NetError};
 #[cfg(all(test, feature = "slow-tests"))]
 pub(super) use message::tests::query;
 use message::{Code, Question};
@@ -36,6 +36,9 @@ pub(super) use names::{Names, nameservers};
 
 /// How long a name server may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(4);
+
+/// Names that are remembered of those that were not looked up.
+const MAX_REFUSED: usize = 64;
 
 /// Queries of a guest at once; more are dropped, and asked again by the guest.
 const MAX_QUERIES: usize = 64;
@@ -65,25 +68,56 @@ pub(super) struct Forwarder {
     space: Namespace,
     /// Until when addresses are in the sets of rules.
     held: Mutex<HashMap<(String, IpAddr), Instant>>,
+    /// Names that were not looked up, and how often they were asked for.
+    refused: std::sync::Mutex<HashMap<String, u64>>,
+}
+
+/// A running forwarder; its tasks end when it is dropped.
+#[derive(Debug)]
+pub(super) struct Serving {
+    forwarder: Arc<Forwarder>,
+    tasks: JoinSet<()>,
+}
+
+impl Serving {
+    /// The names that were not looked up.
+    pub(super) fn refused(&self) -> Vec<Denied> {
+        let refused = self.forwarder.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let denied =
+            refused.iter().map(|(name, count)| Denied { destination: name.clone(), packets: *count });
+        denied.collect()
+    }
+
+    /// Ends it and waits for that.
+    pub(super) async fn shutdown(&mut self) {
+        self.tasks.shutdown().await;
+    }
 }
 
 impl Forwarder {
-    /// Serves the sockets until the returned tasks are dropped. Must be called in a runtime.
+    /// Serves the sockets. Must be called in a runtime.
     pub(super) fn start(
         sockets: DnsSockets,
         names: Names,
         servers: Vec<IpAddr>,
         host: Arc<Host>,
         space: Namespace,
-    ) -> Result<JoinSet<()>, NetError> {
+    ) -> Result<Serving, NetError> {
         let failed = |e: io::Error| NetError::system("serve DNS to a guest", e);
         let udp = Arc::new(UdpSocket::from_std(sockets.udp).map_err(failed)?);
         let tcp = TcpListener::from_std(sockets.tcp).map_err(failed)?;
-        let forwarder = Arc::new(Self { names, servers, host, space, held: Mutex::default() });
+        let forwarder = Arc::new(Self {
+            names,
+            servers,
+            host,
+            space,
+            held: Mutex::default(),
+            refused: Default::default(),
+        });
         let mut tasks = JoinSet::new();
         tasks.spawn(forwarder.clone().serve_datagrams(udp));
-        tasks.spawn(forwarder.serve_connections(tcp));
-        Ok(tasks)
+        tasks.spawn(forwarder.clone().serve_connections(tcp));
+        Ok(Serving { forwarder, tasks })
     }
 
     async fn serve_datagrams(self: Arc<Self>, socket: Arc<UdpSocket>) {
@@ -137,7 +171,7 @@ impl Forwarder {
     async fn answer(&self, query: &[u8], stream: bool) -> Option<Vec<u8>> {
         let question = message::question(query)?;
         let Some(sets) = self.names.sets_of(&question.name) else {
-            tracing::debug!(name = question.name, "the network policy lets a job not look a name up");
+            self.refuse(question.name.clone());
             return Some(message::failure(query, &question, Code::Refused));
         };
         let Some(answer) = self.ask(query, &question, stream).await else {
@@ -149,6 +183,13 @@ impl Forwarder {
             tracing::warn!(%error, "cannot let a job reach the addresses of a name");
         }
         Some(message::with_id(&answer, message::id(query)))
+    }
+
+    fn refuse(&self, name: String) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() < MAX_REFUSED || refused.contains_key(&name) {
+            *refused.entry(name).or_default() += 1;
+        }
     }
 
     /// Asks the name servers, one after the other.

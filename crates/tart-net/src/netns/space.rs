@@ -7,7 +7,9 @@ use std::{
 };
 
 use super::{
-    address::{GATEWAY, TAP, inner_commands, inner_settings, outer_commands, outer_settings},
+    address::{
+        GATEWAY, TAP, bandwidth_commands, inner_commands, inner_settings, outer_commands, outer_settings,
+    },
     counts::{Counts, parse_counts},
     host::{Host, Slot},
     rules,
@@ -73,6 +75,13 @@ impl Space {
     pub(super) async fn rule(&self, egress: &Egress) -> Result<(), NetError> {
         let rules = rules::policy(egress);
         self.namespace.run(move || nft(&rules)).await
+    }
+
+    /// Bounds the bytes in a second. Only once.
+    pub(super) async fn shape(&self, bytes: u64) -> Result<(), NetError> {
+        self.namespace
+            .run(move || program("tc", &["-batch", "-"], &bandwidth_commands(bytes)).map(drop))
+            .await
     }
 
     /// What passed and what did not.

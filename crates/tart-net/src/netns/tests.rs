@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{AttachRequest, Egress, parse_rules};
 use lab::{
-    AZURE, HOST, HOST6, Lab, LabGuest, METADATA, METADATA6, OTHER, OUTSIDE, OUTSIDE6, PRIVATE, PRIVATE6,
-    PUBLIC, PUBLIC6, finds,
+    AZURE, BULK, HOST, HOST6, Lab, LabGuest, METADATA, METADATA6, OTHER, OUTSIDE, OUTSIDE6, PRIVATE,
+    PRIVATE6, PUBLIC, PUBLIC6, finds,
 };
 
 fn policy(listed: bool, allow: &[&str], deny: &[&str], job: Option<&[&str]>) -> AttachRequest {
@@ -160,6 +160,8 @@ async fn lists_decide_by_address_port_and_name() {
     assert!(guest.finds(PUBLIC6, 80).await);
     assert!(guest.finds(PRIVATE, 80).await, "private, but allowed by name");
     assert!(!guest.finds(METADATA, 80).await, "a name makes nothing of what is never reached reachable");
+    let denied = guest.attachment.usage().await.denied;
+    assert!(denied.iter().any(|denied| denied.destination == "other.test"), "{denied:?}");
     assert!(!guest.finds(OUTSIDE, 53).await, "other name servers are no way out");
     guest.end().await;
 
@@ -190,6 +192,19 @@ async fn a_job_narrows_what_the_runner_allows_and_does_not_widen_it() {
 }
 
 #[tokio::test]
+async fn a_bandwidth_is_not_exceeded() {
+    let lab = Lab::new().await;
+    let network = lab.network().await;
+    let request = AttachRequest { bandwidth: Some(1 << 20), ..AttachRequest::default() };
+    let guest = LabGuest::attach(&network, request).await;
+    // The first 128 KiB are not held back.
+    let least = Duration::from_secs_f64((BULK - (128 << 10)) as f64 / f64::from(1 << 20)).mul_f64(0.95);
+    let took = guest.downloads().await;
+    assert!(took >= least, "{took:?}, at least {least:?}");
+    guest.end().await;
+}
+
+#[tokio::test]
 async fn nothing_is_left_on_the_host() {
     let lab = Lab::new().await;
     assert_eq!(lab.left().await, "");
@@ -200,6 +215,27 @@ async fn nothing_is_left_on_the_host() {
     drop(network);
     assert_eq!(lab.left().await, "");
     assert!(!lab.locks().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runners_that_come_and_go_at_once_do_not_disturb_each_other() {
+    let lab = std::sync::Arc::new(Lab::new().await);
+    let mut runners = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let lab = lab.clone();
+        runners.spawn(async move {
+            for _ in 0..4 {
+                let network = lab.network().await;
+                let guest = LabGuest::attach(&network, AttachRequest::default()).await;
+                assert!(guest.finds(PUBLIC, 80).await);
+                guest.end().await;
+            }
+        });
+    }
+    while let Some(ended) = runners.join_next().await {
+        ended.unwrap();
+    }
+    assert_eq!(lab.left().await, "");
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ async fn a_policy_is_refused_rather_than_ignored() {
     let network = PasstNetwork::detect(Some(Path::new("/bin/true"))).unwrap();
     let egress = crate::Egress { job: Some(Vec::new()), ..crate::Egress::default() };
     let request = AttachRequest { egress, ..AttachRequest::default() };
-    insta::assert_snapshot!(network.attach(&request).await.unwrap_err(), @r#"the network `passt` cannot limit what a job reaches: use `mode = "netns"`, which needs root, or `relay`"#);
+    insta::assert_snapshot!(network.attach(&request).await.unwrap_err(), @r#"the network `passt` cannot limit what a job reaches or carries: use `mode = "netns"`, which needs root, or `relay`"#);
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ pub(super) fn network(usage: &Usage) -> Vec<String> {
         let named: Vec<_> = usage.denied.iter().take(DESTINATIONS).map(ToString::to_string).collect();
         let more = usage.denied.len().saturating_sub(DESTINATIONS);
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        warnings.push(format!("the network policy denied connections to {}{more}", named.join(", ")));
+        warnings.push(format!("the network policy denied {}{more}", named.join(", ")));
     }
     if usage.forged > 0 {
         let frames = if usage.forged == 1 { "a network packet" } else { "network packets" };
@@ -85,7 +85,7 @@ mod tests {
         let denied = |port: u16| tart_net::Denied { destination: format!("10.0.0.1:{port}/tcp"), packets: 1 };
         let usage = Usage { denied: (1..=12).map(denied).collect(), forged: 2, ..Usage::default() };
         insta::assert_snapshot!(network(&usage).join("\n"), @"
-        the network policy denied connections to 10.0.0.1:1/tcp, 10.0.0.1:2/tcp, 10.0.0.1:3/tcp, 10.0.0.1:4/tcp, 10.0.0.1:5/tcp, 10.0.0.1:6/tcp, 10.0.0.1:7/tcp, 10.0.0.1:8/tcp, 10.0.0.1:9/tcp, 10.0.0.1:10/tcp and 2 more
+        the network policy denied 10.0.0.1:1/tcp, 10.0.0.1:2/tcp, 10.0.0.1:3/tcp, 10.0.0.1:4/tcp, 10.0.0.1:5/tcp, 10.0.0.1:6/tcp, 10.0.0.1:7/tcp, 10.0.0.1:8/tcp, 10.0.0.1:9/tcp, 10.0.0.1:10/tcp and 2 more
         the job sent network packets with forged addresses (2), which went nowhere
         ");
         assert!(network(&Usage::default()).is_empty());

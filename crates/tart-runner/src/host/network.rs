@@ -11,20 +11,26 @@ use tart_net::{
 /// The network of the configuration, and what is worth saying about the choice. `auto` is the first that works of a
 /// namespace for each guest, passt, and the relay; but passt only if there is no policy, which it cannot enforce.
 pub(super) async fn choose(
-    mode: NetworkMode,
+    network: &tart_config::Network,
     egress: &Egress,
 ) -> Result<(Arc<dyn Network>, Vec<String>), NetError> {
-    Ok(match mode {
+    let trial = AttachRequest {
+        id: "trial".to_owned(),
+        egress: egress.clone(),
+        bandwidth: network.bandwidth.map(tart_config::ByteSize::bytes),
+        ..AttachRequest::default()
+    };
+    Ok(match network.mode {
         NetworkMode::Relay => (Arc::new(RelayNetwork::default()), Vec::new()),
         NetworkMode::None => (Arc::new(NoNetwork), Vec::new()),
         NetworkMode::Netns => (Arc::new(NetnsNetwork::start(NetnsOptions::default()).await?), Vec::new()),
-        NetworkMode::Passt => (Arc::new(passt(egress).await?), Vec::new()),
+        NetworkMode::Passt => (Arc::new(passt(&trial).await?), Vec::new()),
         NetworkMode::Auto => {
             let error = match NetnsNetwork::start(NetnsOptions::default()).await {
                 Ok(netns) => return Ok((Arc::new(netns), Vec::new())),
                 Err(error) => error,
             };
-            match passt(egress).await {
+            match passt(&trial).await {
                 Ok(passt) => {
                     let lacks =
                         "jobs reach the private networks of this host, and there is no network policy";
@@ -40,11 +46,9 @@ pub(super) async fn choose(
 }
 
 /// That the program is there proves nothing: it is tried.
-async fn passt(egress: &Egress) -> Result<PasstNetwork, NetError> {
+async fn passt(trial: &AttachRequest) -> Result<PasstNetwork, NetError> {
     let passt = PasstNetwork::detect(None)?;
-    let request =
-        AttachRequest { id: "trial".to_owned(), egress: egress.clone(), ..AttachRequest::default() };
-    passt.attach(&request).await?.detach().await;
+    passt.attach(trial).await?.detach().await;
     Ok(passt)
 }
 
@@ -84,7 +88,8 @@ mod tests {
     async fn networks_that_reach_nothing_else_take_any_policy() {
         let egress = Egress { job: Some(Vec::new()), ..Egress::default() };
         for (mode, name) in [(NetworkMode::Relay, "relay"), (NetworkMode::None, "none")] {
-            assert_eq!(choose(mode, &egress).await.unwrap().0.name(), name);
+            let network = tart_config::Network { mode, ..tart_config::Network::default() };
+            assert_eq!(choose(&network, &egress).await.unwrap().0.name(), name);
         }
     }
 }

@@ -133,8 +133,7 @@ async fn a_guest_finds_what_is_public_and_nothing_of_the_host_or_of_clouds() {
     expected.retain(|found| !found.contains("db8") || Path::new(FORWARDING6).exists());
     assert_eq!(found(&log), expected, "{log}");
     assert!(log.lines().any(|line| line.ends_with(" served")), "{log}");
-    let denied =
-        log.lines().find(|line| line.contains("the network policy denied connections to")).expect(&log);
+    let denied = log.lines().find(|line| line.contains("the network policy denied")).expect(&log);
     for address in ["10.9.9.9:80/tcp", "169.254.169.254:80/tcp", "198.51.100.11:80/tcp"] {
         assert!(denied.contains(address), "{denied}");
     }
@@ -147,6 +146,8 @@ async fn a_guest_finds_what_is_public_and_nothing_of_the_host_or_of_clouds() {
     let job = scene.server.enqueue(narrowed).await;
     assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
     assert_eq!(found(&job.log()), ["narrow.test 80"], "{}", job.log());
+    let denied = job.log().lines().any(|line| line.contains("policy denied") && line.contains("other.test"));
+    assert!(denied, "{}", job.log());
     scene.drain(tart).await;
     scene.finish();
 

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -77,6 +77,8 @@ impl Lab {
             let listener = namespace.run(|| Ok(TcpListener::bind("[::]:80").unwrap())).await.unwrap();
             thread::spawn(move || greet(&listener));
         }
+        let bulk = outside.run(|| Ok(TcpListener::bind("[::]:81").unwrap())).await.unwrap();
+        thread::spawn(move || flood(&bulk));
         let dns = outside.run(|| Ok(UdpSocket::bind("0.0.0.0:53").unwrap())).await.unwrap();
         thread::spawn(move || serve_dns(&dns));
         let dns = outside.run(|| Ok(TcpListener::bind("0.0.0.0:53").unwrap())).await.unwrap();
@@ -137,6 +139,15 @@ impl Drop for Lab {
 fn greet(listener: &TcpListener) {
     for mut connection in listener.incoming().flatten() {
         let _gone = connection.write_all(b"hello");
+    }
+}
+
+/// Bytes that the server on port 81 sends.
+pub(super) const BULK: usize = 2 << 20;
+
+fn flood(listener: &TcpListener) {
+    for mut connection in listener.incoming().flatten() {
+        let _gone = connection.write_all(&vec![7; BULK]);
     }
 }
 
@@ -229,6 +240,17 @@ impl LabGuest {
     /// Whether a server answers.
     pub(super) async fn finds(&self, address: &str, port: u16) -> bool {
         finds(&self.namespace, address, port).await
+    }
+
+    /// How long the bytes of the server on port 81 take.
+    pub(super) async fn downloads(&self) -> Duration {
+        let download = || {
+            let (start, mut bytes) = (Instant::now(), Vec::new());
+            TcpStream::connect((PUBLIC, 81)).unwrap().read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes.len(), BULK);
+            Ok(start.elapsed())
+        };
+        self.namespace.run(download).await.unwrap()
     }
 
     pub(super) async fn ip(&self, commands: &'static str) {
