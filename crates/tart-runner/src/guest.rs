@@ -13,7 +13,7 @@ use tart_assets::{AssetError, ImageDisk, Scratch};
 use tart_guest::{Guest, GuestError, Listener, Relay};
 use tart_job::dirs::JobDirs;
 use tart_net::{Allowed, AttachRequest, Attachment, Egress, NetError, RelayTargets, Rule, Usage};
-use tart_proto::message::{Configure, Hello};
+use tart_proto::message::{Configure, Hello, Root};
 use tart_vmm::{DiskSpec, Machine, MachineDir, MachineSpec, VmmError, await_boot};
 use tokio::time::Instant;
 
@@ -41,6 +41,9 @@ pub(crate) enum GuestFailure {
     Assets(#[from] AssetError),
     #[error("the guest could not be set up: {0}")]
     SetUp(String),
+    /// The guest's agent says what the image does not allow.
+    #[error("the guest could not be set up: {0} (what is below {job} is the image's)", job = Root::Job.mount_point())]
+    Refused(String),
     #[error("the guest could not be set up within {} seconds", .0.as_secs())]
     SetUpTimeout(Duration),
     #[error("the host gives no random numbers: {0}")]
@@ -126,7 +129,7 @@ impl JobGuest {
         let listeners = match tokio::time::timeout(SET_UP_LIMIT, set_up).await {
             Ok(Ok(listeners)) => listeners,
             Ok(Err(error)) if error.failure_kind().is_some() => {
-                return Err(GuestFailure::SetUp(error.to_string()));
+                return Err(GuestFailure::Refused(error.to_string()));
             }
             Ok(Err(error)) => return Err(GuestFailure::SetUp(explain(&*machine, &error).await)),
             Err(_) => return Err(GuestFailure::SetUpTimeout(SET_UP_LIMIT)),

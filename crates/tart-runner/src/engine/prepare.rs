@@ -189,11 +189,14 @@ fn machine_id(job: i64) -> Result<String, Failure> {
 fn is_worth_retrying(error: &GuestFailure) -> bool {
     !matches!(
         error,
-        GuestFailure::Machine(
-            tart_vmm::VmmError::Spec { .. }
-                | tart_vmm::VmmError::KernelArgument { .. }
-                | tart_vmm::VmmError::Program { .. }
-        ) | GuestFailure::Network(tart_net::NetError::Unable { .. })
+        // The image stays as it is.
+        GuestFailure::Refused(_)
+            | GuestFailure::Machine(
+                tart_vmm::VmmError::Spec { .. }
+                    | tart_vmm::VmmError::KernelArgument { .. }
+                    | tart_vmm::VmmError::Program { .. }
+            )
+            | GuestFailure::Network(tart_net::NetError::Unable { .. })
     )
 }
 

@@ -30,6 +30,13 @@ fn particular() -> ImageBuilder {
         .config("Env", json!(["PATH=/bin", "GREETING=from the image"]))
 }
 
+/// Busybox and nothing else but these files.
+fn tree(files: Files) -> ImageBuilder {
+    let program = std::fs::read("/bin/busybox").expect("busybox-static is installed");
+    let files = files.file("bin/busybox", 0o755, program).hard_link("bin/sh", "bin/busybox");
+    ImageBuilder::new().layer(files.tar(), Compression::Gzip)
+}
+
 /// Images and layers of a store, and what is half done.
 fn kept(store: &Path) -> Vec<String> {
     let mut kept = Vec::new();
@@ -347,5 +354,56 @@ async fn exec_uses_images_of_registries_too() {
     let requests = registry.requests().expect("the registry answers");
     let asked = requests.iter().filter(|request| request.starts_with("HEAD /v2/app/manifests/1 ")).count();
     assert_eq!(asked, 1, "the second run finds the image: {requests:#?}");
+    scene.finish();
+}
+
+#[tokio::test]
+async fn bare_and_hostile_file_trees_confuse_nobody() {
+    let scene = Scene::start(&Config::default()).await;
+    scene.own_store(Config::default());
+    let registry = TestRegistry::start(Options::default()).expect("a registry");
+    let project = scene.server.create_project("group/app").await;
+    project.commit_file("a.txt", "from git\n").await;
+    // Neither users, nor names, nor temporary files, nor mount points.
+    let bare = tree(Files::new()).config("User", json!("4321:99"));
+    let links = Files::new()
+        .symlink("builds", "data")
+        .directory("data/", 0o755)
+        .symlink("etc", "/config")
+        .symlink("config/resolv.conf", "/run/none/resolv.conf")
+        .symlink("tmp", "/nowhere");
+    let files = Files::new()
+        .file("proc", 0o644, "x")
+        .symlink("dev", "/etc")
+        .file("etc", 0o644, "y")
+        .symlink("cache", "../../../../run/tart")
+        .symlink("builds", "/builds");
+    let dangling =
+        Files::new().symlink("bin/sh", "/bin/nothing").symlink("bin/bash", "/../../../../bin/bash");
+    let dangling = ImageBuilder::new().layer(dangling.tar(), Compression::Gzip);
+    let script = ["busybox cat a.txt", "echo user=$(busybox id -u) group=$(busybox id -g)"];
+    let mut jobs = Vec::new();
+    for (name, image) in
+        [("bare:1", bare), ("links:1", tree(links)), ("files:1", tree(files)), ("dangling:1", dangling)]
+    {
+        push(&registry, &image, name);
+        let image = registry.reference(name);
+        let spec = JobSpec::of(&project, script).image(image.as_str()).name(name);
+        jobs.push(scene.server.enqueue(spec).await);
+    }
+    let tart = scene.run();
+    let expected = [
+        (JobState::Success, "user=4321 group=99"),
+        (JobState::Success, "user=0 group=0"),
+        (JobState::Failed, "the guest could not be set up: cannot make the directory `/run/tart/job/"),
+        (JobState::Failed, "the image has no shell"),
+    ];
+    for (job, (state, text)) in jobs.iter().zip(expected) {
+        let log = finished(job, state).await;
+        assert_has(&log, &[text]);
+        assert_eq!(log.matches("Starting a microVM").count(), 1, "trying again does not help: {log}");
+        assert_eq!(log.contains("Z 01O from git"), state == JobState::Success, "{log}");
+    }
+    scene.drain(tart).await;
     scene.finish();
 }
