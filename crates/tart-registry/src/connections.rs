@@ -95,6 +95,12 @@ pub(crate) fn join(base: &Url, path: &str) -> Url {
     url
 }
 
+/// `host[:port]` of an address.
+pub(crate) fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
 /// Whether a mirror is an address without anything that would be lost or shown.
 pub(crate) fn check_mirror(mirror: &Url) -> Result<(), RegistryError> {
     let web = matches!(mirror.scheme(), "https" | "http") && mirror.has_host();

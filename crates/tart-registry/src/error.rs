@@ -15,7 +15,7 @@ pub enum RegistryError {
         problem: String,
     },
     /// The registry does not have it.
-    #[error("{what} was not found at {host}: check its name and tag, and that you may see it")]
+    #[error("{what} was not found at {host}{}", missing(what))]
     NotFound {
         /// The image or blob.
         what: String,
@@ -82,6 +82,15 @@ pub enum RegistryError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// What to do about something missing: a part of an image has no name that could be wrong.
+fn missing(what: &str) -> &'static str {
+    if what.starts_with("layer ") || what.starts_with("sha256:") {
+        ", whose image names it: push the image again"
+    } else {
+        ": check its name and tag, and that you may see it"
+    }
 }
 
 impl RegistryError {

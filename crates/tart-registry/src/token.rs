@@ -15,7 +15,7 @@ use url::Url;
 use crate::{
     auth::Auth,
     call::{Call, accepted, bounded},
-    connections::{Endpoint, unreachable},
+    connections::{Endpoint, host_of, unreachable},
     error::RegistryError,
     registry::Registry,
 };
@@ -131,7 +131,7 @@ impl Registry {
             }
             Auth::Anonymous => endpoint.client.get(realm.clone()).query(&fields),
         };
-        let host = realm.host_str().unwrap_or_default().to_owned();
+        let host = host_of(&realm);
         let response = request.send().await.map_err(|error| unreachable(&host, &error))?;
         let server = Endpoint { host, ..endpoint.clone() };
         let call = Call { method: Method::GET, path: String::new(), accept: None, from: 0, what };

@@ -5,7 +5,12 @@ use std::time::Duration;
 use oci_spec::distribution::Reference;
 use url::Url;
 
-use crate::{auth::Auth, connections::Endpoint, error::RegistryError, registry::Registry};
+use crate::{
+    auth::Auth,
+    connections::{Endpoint, host_of},
+    error::RegistryError,
+    registry::Registry,
+};
 
 /// Docker Hub is called by another name than it has.
 const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
@@ -95,9 +100,7 @@ impl Registry {
     }
 
     async fn mirror(&self, mirror: &Url) -> Result<Endpoint, RegistryError> {
-        let host = mirror.host_str().unwrap_or_default();
-        let host = mirror.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let mut endpoint = self.endpoint(&host).await?;
+        let mut endpoint = self.endpoint(&host_of(mirror)).await?;
         endpoint.base.clone_from(mirror);
         Ok(endpoint)
     }

@@ -1,0 +1,8 @@
+//! Registries that misbehave in every way, and a real one.
+
+mod blobs;
+mod manifests;
+#[cfg(feature = "slow-tests")]
+mod real;
+mod server;
+mod tokens;
