@@ -105,6 +105,7 @@ impl ImageError {
         match self {
             Self::Registry(error) if error.is_configuration() => Cause::Configuration,
             Self::Registry(error) if error.is_network() => Cause::Network,
+            Self::Registry(RegistryError::File { .. }) => Cause::Host,
             Self::Registry(_) | Self::Content(_) => Cause::Image,
             Self::Policies { last, .. } => last.cause(),
             Self::NotHere { .. } | Self::Platform { .. } | Self::Quota { .. } | Self::Unknown { .. } => {
@@ -116,6 +117,11 @@ impl ImageError {
 
     /// Whether the disk is full.
     pub(crate) fn is_disk_full(&self) -> bool {
+        // The program that writes disks says so in words.
+        if matches!(self, Self::Store(AssetError::Program { message, .. }) if message.contains("No space left"))
+        {
+            return true;
+        }
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = next {
             let full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;

@@ -110,7 +110,7 @@ impl Images {
         let needs: u64 = descriptors.iter().map(Descriptor::size).sum();
         self.make_room(needs).await?;
         let made = self.make(wanted, by_digest, auth, &resolved).await;
-        if made.as_ref().is_err_and(|error| error.cause() == Cause::Image) {
+        if made.as_ref().is_err_and(|error| error.cause() == Cause::Image || error.is_disk_full()) {
             self.discard(descriptors).await?;
         }
         self.keep_quota(made?).await

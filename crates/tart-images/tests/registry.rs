@@ -279,6 +279,64 @@ async fn the_quota_is_kept() {
     assert!(error.to_string().contains("image_quota"), "{error}");
 }
 
+/// A small file system in memory.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path, mib: usize) -> Self {
+        fs::create_dir(path).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(path);
+        assert!(mount.status().unwrap().success());
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _done = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+fn noise(seed: u64, mib: usize) -> ImageBuilder {
+    let mut state = seed;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    })
+    .take(mib << 20)
+    .collect();
+    ImageBuilder::new().layer(Files::new().file("noise", 0o644, noise).tar(), Compression::Gzip)
+}
+
+#[tokio::test]
+async fn a_full_disk_is_answered_by_eviction_and_then_said() {
+    let mut scene = Scene::new(Options::default(), ImageSettings::default());
+    let disk = SmallDisk::mount(&scene.directory.path().join("small"), 10);
+    let store = Store::open(&disk.0.join("store")).unwrap();
+    scene.images = Images::open(store, ImageSettings::default()).unwrap();
+    for (seed, (name, mib)) in [("a:1", 4), ("b:1", 4), ("c:1", 7)].into_iter().enumerate() {
+        scene.push(&noise(seed as u64 + 1, mib), name);
+    }
+    // A layer and a disk of four each leave no room for another image.
+    drop(scene.obtain("a:1", &[PullPolicy::Always]).await.unwrap());
+    let lines = Lines::default();
+    let request = scene.request("b:1", &[PullPolicy::Always]);
+    let used = scene.images.obtain(&request, &lines).await.unwrap();
+    let text = lines.0.lock().unwrap().join("\n");
+    assert!(
+        text.contains("The disk of the image store is full: removing images that are not in use"),
+        "{text}"
+    );
+    // Half a layer, or a whole one and half a disk, do not stay either.
+    let error = scene.obtain("c:1", &[PullPolicy::Always]).await.unwrap_err();
+    assert_eq!(error.cause(), Cause::Host, "{error}");
+    let left = fs::read_dir(disk.0.join("store/tmp")).unwrap().count();
+    assert_eq!(left, 0);
+    assert!(used.disk.path.exists());
+    assert_eq!(scene.images.ls().unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn a_pull_that_is_given_up_goes_on_later() {
     let scene = Scene::new(Options::default(), ImageSettings::default());
@@ -302,7 +360,7 @@ async fn images_are_listed_described_exported_and_removed() {
     let pulled = scene.obtain("team/app:1", &[PullPolicy::Always]).await.unwrap();
     let name = scene.registry.reference("team/app:1");
     let listed = scene.images.ls().unwrap();
-    assert_eq!(listed[0].names, [name.clone()]);
+    assert_eq!(listed[0].names, std::slice::from_ref(&name));
     assert!(listed[0].in_use);
     let described = scene.images.inspect(&name).unwrap();
     assert_eq!(described["Config"]["Env"][0], "GREETING=hello");
