@@ -9,6 +9,7 @@
 //! change with guests.
 
 mod address;
+mod busy;
 mod counts;
 mod dns;
 mod host;
@@ -21,19 +22,20 @@ use std::{
     fs,
     net::{IpAddr, UdpSocket},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use tart_proto::message::Interface;
-use tokio::{net::lookup_host, task::JoinSet, time::timeout};
+use tokio::{net::lookup_host, time::timeout};
 
 use crate::{
     Allowed, AttachRequest, Attachment, GuestNetwork, NetError, Network, Nic, NicLink, RelayOptions,
     RelayTargets, Target, Usage, plan, relay::RelayAttachment,
 };
 use address::{GATEWAY, GATEWAY6, GUEST, GUEST_MAC, GUEST_PREFIX, GUEST_PREFIX6, GUEST6};
+use busy::Busy;
 use dns::{Forwarder, Names, Serving};
 use host::{Host, HostOptions};
 use space::Space;
@@ -64,15 +66,49 @@ impl Default for NetnsOptions {
 #[derive(Debug)]
 pub struct NetnsNetwork {
     shared: Arc<Shared>,
-    refills: Mutex<JoinSet<()>>,
+    busy: Busy,
 }
 
 #[derive(Debug)]
 struct Shared {
     /// Dropped before the host, which they are links of.
-    ready: Mutex<Vec<Space>>,
+    ready: Mutex<Ready>,
     host: Arc<Host>,
+}
+
+/// Namespaces for guests to come.
+#[derive(Debug)]
+struct Ready {
+    spaces: Vec<Space>,
     wanted: usize,
+    /// A thread makes more.
+    filling: bool,
+}
+
+impl Shared {
+    fn ready(&self) -> MutexGuard<'_, Ready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes as many namespaces as are wanted.
+    fn fill(&self) {
+        loop {
+            let mut ready = self.ready();
+            if ready.spaces.len() >= ready.wanted {
+                ready.filling = false;
+                return;
+            }
+            drop(ready);
+            match Space::create_here(self.host.clone()) {
+                Ok(space) => self.ready().spaces.push(space),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot prepare a network for the next guest");
+                    self.ready().filling = false;
+                    return;
+                }
+            }
+        }
+    }
 }
 
 impl NetnsNetwork {
@@ -86,7 +122,7 @@ impl NetnsNetwork {
             return Err(NetError::Unable { network: NAME, what });
         }
         let wanted = options.ready;
-        let prepare = system::on_thread(move || {
+        let prepare = system::on_thread((), move || {
             let namespace = match &options.namespace {
                 None => Namespace::own(),
                 Some(path) => Namespace::open(path),
@@ -98,40 +134,44 @@ impl NetnsNetwork {
         });
         let host = Arc::new(prepare.await?);
         let first = Space::create(host.clone()).await?;
-        let shared = Arc::new(Shared { ready: Mutex::new(vec![first]), host, wanted });
-        Ok(Self { shared, refills: Mutex::default() })
+        let busy = host.busy.clone();
+        let ready = Ready { spaces: vec![first], wanted, filling: false };
+        Ok(Self { shared: Arc::new(Shared { ready: Mutex::new(ready), host }), busy })
     }
 
     /// A namespace that no guest has used.
     async fn take(&self) -> Result<Space, NetError> {
-        let ready = self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let ready = self.shared.ready().spaces.pop();
         let space = match ready {
             Some(space) => space,
             None => Space::create(self.shared.host.clone()).await?,
         };
-        self.refill();
+        self.refill()?;
         Ok(space)
     }
 
-    /// Makes namespaces for the next guests, one after the other.
-    fn refill(&self) {
-        let mut refills = self.refills.lock().unwrap_or_else(PoisonError::into_inner);
-        while refills.try_join_next().is_some() {}
-        if !refills.is_empty() {
-            return;
+    /// Makes namespaces for the next guests, on a thread.
+    fn refill(&self) -> Result<(), NetError> {
+        let mut ready = self.shared.ready();
+        if ready.filling {
+            return Ok(());
         }
-        let shared = self.shared.clone();
-        refills.spawn(async move {
-            while shared.ready.lock().unwrap_or_else(PoisonError::into_inner).len() < shared.wanted {
-                match Space::create(shared.host.clone()).await {
-                    Ok(space) => shared.ready.lock().unwrap_or_else(PoisonError::into_inner).push(space),
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot prepare a network for the next guest");
-                        return;
-                    }
-                }
-            }
-        });
+        let (shared, at_work) = (self.shared.clone(), self.busy.begin());
+        system::spawn(move || {
+            shared.fill();
+            drop(shared);
+            drop(at_work);
+        })?;
+        ready.filling = true;
+        Ok(())
+    }
+}
+
+impl Drop for NetnsNetwork {
+    fn drop(&mut self) {
+        // A thread that the process's end cut short could not undo what was done to the host.
+        self.shared.ready().wanted = 0;
+        self.busy.wait();
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{
     address::{Link, MAX_SLOTS, slot_of},
+    busy::Busy,
     routes::{Device, Routes, dropping_chain, mtu, parse_links},
     rules::{self, Connected, Guarded},
     system::{Namespace, get, ip, nft, program, set},
@@ -50,6 +51,8 @@ pub(super) struct Host {
     pub(super) options: HostOptions,
     /// What was found out about it.
     pub(super) facts: Facts,
+    /// Threads that make and remove what guests have here.
+    pub(super) busy: Busy,
     live: File,
     next: AtomicU16,
 }
@@ -79,7 +82,7 @@ impl Host {
     pub(super) fn prepare(namespace: Namespace, options: HostOptions) -> Result<Self, NetError> {
         let wanted = options.clone();
         let (facts, live) = namespace.run_blocking(move || prepare(&wanted))?;
-        Ok(Self { namespace, options, facts, live, next: AtomicU16::new(0) })
+        Ok(Self { namespace, options, facts, busy: Busy::default(), live, next: AtomicU16::new(0) })
     }
 
     /// Takes a free slot. Slots are taken in turn, so that the host has forgotten the connections of the one before.
@@ -103,8 +106,9 @@ impl Drop for Host {
             self.namespace.run_blocking(move || {
                 let _setup = lock_setup(&options)?;
                 if flock(&live, FlockOperation::NonBlockingLockExclusive).is_err() {
-                    // Another runner lives.
-                    return Ok(());
+                    // Another runner lives. If it ends next, it must find this one gone.
+                    return flock(&live, FlockOperation::Unlock)
+                        .map_err(|e| NetError::system("release a lock", e));
                 }
                 restore(&options)?;
                 let dir = &options.dir;

@@ -13,7 +13,7 @@ use super::{
     counts::{Counts, parse_counts},
     host::{Host, Slot},
     rules,
-    system::{Namespace, in_new_namespace, ip, nft, on_thread, open_tap, program, set},
+    system::{Namespace, ip, nft, on_thread, open_tap, program, set},
 };
 use crate::{Egress, NetError};
 
@@ -43,26 +43,29 @@ impl Space {
     /// Makes a namespace, its devices and rules. All on one thread, so that nothing is left halfway if nobody waits for
     /// it any more.
     pub(super) async fn create(host: Arc<Host>) -> Result<Self, NetError> {
-        in_new_namespace(move |namespace| {
-            let slot = host.slot()?;
-            let (link, facts) = (slot.link.clone(), host.facts.clone());
-            for (name, value) in inner_settings(facts.ipv6) {
-                set(name, value)?;
+        on_thread(host.busy.begin(), move || Self::create_here(host)).await
+    }
+
+    /// The same on the calling thread, which ends up in that namespace.
+    pub(super) fn create_here(host: Arc<Host>) -> Result<Self, NetError> {
+        let namespace = Namespace::enter_new()?;
+        let slot = host.slot()?;
+        let (link, facts) = (slot.link.clone(), host.facts.clone());
+        for (name, value) in inner_settings(facts.ipv6) {
+            set(name, value)?;
+        }
+        let tap = Arc::new(open_tap(TAP)?);
+        ip(&inner_commands(&link, &host.namespace.path(), facts.mtu, facts.ipv6))?;
+        let mut space = Self { namespace, tap, dns: None, slot, host };
+        nft(&rules::guest(&facts.connected, facts.ipv6))?;
+        space.dns = Some(listen()?);
+        space.host.namespace.run_blocking(move || {
+            for (name, value) in outer_settings(&link, facts.ipv6) {
+                set(&name, value)?;
             }
-            let tap = Arc::new(open_tap(TAP)?);
-            ip(&inner_commands(&link, &host.namespace.path(), facts.mtu, facts.ipv6))?;
-            let mut space = Self { namespace, tap, dns: None, slot, host };
-            nft(&rules::guest(&facts.connected, facts.ipv6))?;
-            space.dns = Some(listen()?);
-            space.host.namespace.run_blocking(move || {
-                for (name, value) in outer_settings(&link, facts.ipv6) {
-                    set(&name, value)?;
-                }
-                ip(&outer_commands(&link, facts.ipv6))
-            })?;
-            Ok(space)
-        })
-        .await
+            ip(&outer_commands(&link, facts.ipv6))
+        })?;
+        Ok(space)
     }
 
     /// The sockets of its name server, once.
@@ -92,7 +95,7 @@ impl Space {
 
     /// Removes it, without keeping a runtime's thread waiting.
     pub(super) async fn remove(self) {
-        let removed = on_thread(move || {
+        let removed = on_thread(self.host.busy.begin(), move || {
             drop(self);
             Ok(())
         });

@@ -37,8 +37,8 @@ impl Namespace {
         Ok(Self(Arc::new(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)))
     }
 
-    /// Moves the calling thread into a new one. Only for threads that end with their work there.
-    fn enter_new() -> Result<Self, NetError> {
+    /// Moves the calling thread into a new one. Only for threads that end with their work in such.
+    pub(super) fn enter_new() -> Result<Self, NetError> {
         #[expect(
             unsafe_code,
             reason = "unshare can break what threads share; this flag concerns one thread only"
@@ -66,7 +66,7 @@ impl Namespace {
         work: impl FnOnce() -> Result<T, NetError> + Send + 'static,
     ) -> Result<T, NetError> {
         let namespace = self.clone();
-        on_thread(move || {
+        on_thread((), move || {
             namespace.enter()?;
             work()
         })
@@ -95,27 +95,25 @@ impl Namespace {
 
 const THREAD: &str = "tart-netns";
 
-/// Runs work in a namespace made for it, on a thread of its own.
-pub(super) async fn in_new_namespace<T: Send + 'static>(
-    work: impl FnOnce(Namespace) -> Result<T, NetError> + Send + 'static,
-) -> Result<T, NetError> {
-    on_thread(move || work(Namespace::enter_new()?)).await
-}
-
-/// Runs work on a thread of its own, in the namespace of the caller.
+/// Runs work on a thread of its own, in the namespace of the caller. Work goes on if nobody waits for it any more;
+/// what it made is dropped then, and after that `kept`.
 pub(super) async fn on_thread<T: Send + 'static>(
+    kept: impl Send + 'static,
     work: impl FnOnce() -> Result<T, NetError> + Send + 'static,
 ) -> Result<T, NetError> {
     let (sender, receiver) = oneshot::channel();
     let run = move || {
-        // Nobody may be waiting any more; what the work made is dropped then.
         let _abandoned = sender.send(work());
+        drop(kept);
     };
-    thread::Builder::new()
-        .name(THREAD.to_owned())
-        .spawn(run)
-        .map_err(|e| NetError::system("start a thread", e))?;
+    spawn(run)?;
     receiver.await.unwrap_or_else(|_| Err(ended()))
+}
+
+/// Starts a thread for namespaces.
+pub(super) fn spawn(run: impl FnOnce() + Send + 'static) -> Result<(), NetError> {
+    let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(run);
+    thread.map(drop).map_err(|e| NetError::system("start a thread", e))
 }
 
 fn ended() -> NetError {

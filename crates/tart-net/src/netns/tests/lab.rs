@@ -18,9 +18,9 @@ use super::super::{
     address::{GATEWAY, GATEWAY6, GUEST, GUEST_MAC, GUEST_PREFIX, GUEST_PREFIX6, GUEST6},
     dns::query,
     host::HostOptions,
-    system::{Namespace, get, in_new_namespace, ip, open_tap, program},
+    system::{Namespace, get, ip, on_thread, open_tap, program},
 };
-use crate::{AttachRequest, Attachment, Network as _, NicLink};
+use crate::{AttachRequest, Attachment, NetError, Network as _, NicLink};
 
 /// Servers of the outside are on these addresses, all on port 80.
 pub(super) const PUBLIC: &str = "198.51.100.10";
@@ -94,7 +94,7 @@ impl Lab {
     /// Another network of the host, with a server.
     pub(super) async fn inside(&self, address: &str) -> Namespace {
         let (host, address) = (self.host.path(), address.to_owned());
-        let made = in_new_namespace(move |namespace| {
+        let made = new_namespace(move |namespace| {
             ip(&format!(
                 "link set lo up\nlink add eth0 type veth peer name in0 netns {host}\n\
                  address add {address}/24 dev eth0\nlink set eth0 up\nroute add default via 10.55.0.1\n"
@@ -225,7 +225,7 @@ impl LabGuest {
              address add {GUEST}/{GUEST_PREFIX} dev eth0\nlink set eth0 up\nroute add default via {GATEWAY}\n\
              address add {GUEST6}/{GUEST_PREFIX6} dev eth0 nodad\nroute add default via {GATEWAY6}\n"
         );
-        let made = in_new_namespace(move |namespace| {
+        let made = new_namespace(move |namespace| {
             let device = open_tap("eth0")?;
             ip(&commands)?;
             Ok((namespace, device))
@@ -294,6 +294,19 @@ impl LabGuest {
         self.namespace.run(ask).await.unwrap()
     }
 
+    /// Waits until more forged frames were counted than before.
+    pub(super) async fn counts_forged_beyond(&self, before: u64) -> u64 {
+        let counted = async {
+            loop {
+                let forged = self.attachment.usage().await.forged;
+                if forged > before {
+                    return forged;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), counted).await.unwrap()
+    }
+
     /// Sends a frame as it is.
     pub(super) fn inject(&self, frame: &[u8]) {
         let Some(NicLink::Tap(tap)) = self.attachment.guest().nic.as_ref().map(|nic| nic.link.clone()) else {
@@ -309,6 +322,13 @@ impl LabGuest {
         wire.join().unwrap();
         attachment.detach().await;
     }
+}
+
+/// Runs work in a namespace made for it.
+async fn new_namespace<T: Send + 'static>(
+    work: impl FnOnce(Namespace) -> Result<T, NetError> + Send + 'static,
+) -> Result<T, NetError> {
+    on_thread((), move || work(Namespace::enter_new()?)).await
 }
 
 /// Whether a server answers to somebody in a namespace.
