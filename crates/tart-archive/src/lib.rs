@@ -1,1 +1,0 @@
-//! Artifacts and caches as archives: patterns, zip, gzip, raw and tar, written and read as streams.

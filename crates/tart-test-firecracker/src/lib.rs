@@ -1,1 +1,0 @@
-//! A strict fake of Firecracker's API for tests.
