@@ -11,19 +11,23 @@
 //! Whoever uses an image has a shared lock on its disk ([`Lease`]). Eviction removes a disk only with an exclusive
 //! lock, which it does not wait for, so an image in use stays whatever process uses it and however that process ends.
 
+mod eviction;
+mod layers;
+
 use std::{
-    collections::HashMap,
     fs::{self, File},
     io::{self, Write},
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use rustix::fs::FlockOperation;
 
-use super::{Manifest, Store, StoredFile, entries, key_of, objects};
+pub use eviction::Evicted;
+
+use super::{Manifest, Store, entries, key_of, objects};
 use crate::{
     error::{AssetError, IoContext, Result},
     model::{ImageConfig, ImageDisk, Kind},
@@ -33,9 +37,6 @@ use crate::{
 
 /// Role of an image's file.
 const DISK: &str = "disk";
-
-/// Role of a layer's file.
-const LAYER: &str = "layer";
 
 /// A disk in use: it is not evicted as long as this lives.
 #[derive(Debug)]
@@ -82,19 +83,6 @@ pub struct ImageName {
     pub platform: String,
     /// Digest of the manifest, `sha256:...`.
     pub manifest: String,
-}
-
-/// What an eviction removed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Evicted {
-    /// Manifests of images.
-    pub images: Vec<String>,
-    /// How many layers.
-    pub layers: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// Bytes of images and layers that are left.
-    pub left: u64,
 }
 
 /// The hexadecimal digits of a digest.
@@ -260,169 +248,6 @@ impl Store {
         Ok(same.then_some(Lease { _file: file }))
     }
 
-    /// A layer that is here, by the digest of its compressed bytes. It counts as used now.
-    ///
-    /// # Errors
-    /// If the digest is none, or the store cannot be read.
-    pub fn layer(&self, digest: &str) -> Result<Option<PathBuf>> {
-        let hex = digits(digest)?;
-        for store in self.stores() {
-            if store.read_entry(Kind::Layer, hex)?.is_some() {
-                let path = objects::path(store.root(), hex);
-                if path.exists() {
-                    store.touch(Kind::Layer, hex);
-                    return Ok(Some(path));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Where the beginning of a layer is kept until it is whole.
-    ///
-    /// # Errors
-    /// If the digest is none.
-    pub fn partial_layer(&self, digest: &str) -> Result<PathBuf> {
-        Ok(self.temporary().join(format!("layer-{}", digits(digest)?)))
-    }
-
-    /// Stores a layer that is whole, from [`Self::partial_layer`]. The caller has checked its digest.
-    ///
-    /// # Errors
-    /// If the store cannot be written.
-    pub fn add_layer(&self, digest: &str) -> Result<PathBuf> {
-        let (hex, partial) = (digits(digest)?, self.partial_layer(digest)?);
-        let file = File::open(&partial).at("open", &partial)?;
-        let size = file.metadata().at("look at", &partial)?.len();
-        file.sync_all().at("write", &partial)?;
-        let path = objects::path(self.root(), hex);
-        fs::rename(&partial, &path).at("store", &path)?;
-        let file = StoredFile { role: LAYER.to_owned(), digest: hex.to_owned(), size };
-        let entry = Manifest {
-            kind: Kind::Layer,
-            name: format!("sha256:{hex}"),
-            files: vec![file],
-            ..Manifest::default()
-        };
-        self.save(hex, &entry)?;
-        Ok(path)
-    }
-
-    /// Forgets a layer that turned out to be unusable.
-    ///
-    /// # Errors
-    /// If it cannot be removed.
-    pub fn remove_layer(&self, digest: &str) -> Result<()> {
-        let hex = digits(digest)?;
-        self.remove_entry(Kind::Layer, hex)?;
-        for path in [objects::path(self.root(), hex), self.partial_layer(digest)?] {
-            remove(&path)?;
-        }
-        Ok(())
-    }
-
-    /// Forgets a layer, also half a one, unless a process fetches or uses it.
-    ///
-    /// # Errors
-    /// If it cannot be removed.
-    pub fn discard_layer(&self, digest: &str) -> Result<()> {
-        let hex = digits(digest)?;
-        let path = self.root().join("locks").join(hex);
-        let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
-        let fetched = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
-        if fetched || is_locked(&objects::path(self.root(), hex)) {
-            return Ok(());
-        }
-        self.remove_layer(digest)
-    }
-
-    /// Waits until no other process fetches what has this digest. `waiting` is called if one does. Blocks; the lock
-    /// ends with the returned file.
-    ///
-    /// # Errors
-    /// If the store cannot be written.
-    pub fn lock_digest(&self, digest: &str, waiting: impl FnOnce()) -> Result<File> {
-        let path = self.root().join("locks").join(digits(digest)?);
-        let mut waiting = Some(waiting);
-        loop {
-            let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
-            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-                if let Some(waiting) = waiting.take() {
-                    waiting();
-                }
-                rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
-            }
-            // Upkeep removes old lock files.
-            file.set_modified(SystemTime::now()).at("touch", &path)?;
-            let inode = file.metadata().at("look at", &path)?.ino();
-            if fs::metadata(&path).is_ok_and(|now| now.ino() == inode) {
-                return Ok(file);
-            }
-        }
-    }
-
-    /// Removes layers, then images, those first that were not used for longest, until all of them take no more than
-    /// `quota` bytes together. Images in use and those of `keep` (manifest digests) stay.
-    ///
-    /// # Errors
-    /// If something cannot be removed.
-    pub fn evict(&self, quota: u64, keep: &[String]) -> Result<Evicted> {
-        let _lock = self.images_lock()?;
-        let mut evicted = Evicted { left: self.pulled_bytes()?, ..Evicted::default() };
-        let mut layers = self.entries_of(Kind::Layer)?;
-        layers.sort_by_key(|(_, _, age)| std::cmp::Reverse(*age));
-        for (path, manifest, _) in layers {
-            if evicted.left <= quota {
-                return Ok(evicted);
-            }
-            let hex = key(&path);
-            if is_locked(&objects::path(self.root(), &hex)) {
-                continue;
-            }
-            self.remove_layer(&hex)?;
-            let bytes = manifest.map_or(0, |manifest| manifest.files.iter().map(|file| file.size).sum());
-            evicted.layers += 1;
-            evicted.bytes += bytes;
-            evicted.left = evicted.left.saturating_sub(bytes);
-        }
-        for image in self.all_pulled()?.into_iter().rev() {
-            if evicted.left <= quota {
-                break;
-            }
-            if keep.contains(&image.manifest) || !self.remove_unless_used(&image)? {
-                continue;
-            }
-            evicted.bytes += image.size;
-            evicted.left = evicted.left.saturating_sub(image.size);
-            evicted.images.push(image.manifest);
-        }
-        Ok(evicted)
-    }
-
-    /// Removes layers and images that were not used for that long and are not in use now.
-    ///
-    /// # Errors
-    /// If something cannot be removed.
-    pub fn prune_pulled(&self, unused_for: Duration) -> Result<Evicted> {
-        let _lock = self.images_lock()?;
-        let mut evicted = Evicted::default();
-        for (path, manifest, age) in self.entries_of(Kind::Layer)? {
-            if age >= unused_for && !is_locked(&objects::path(self.root(), &key(&path))) {
-                self.remove_layer(&key(&path))?;
-                evicted.layers += 1;
-                evicted.bytes += manifest.map_or(0, |entry| entry.files.iter().map(|file| file.size).sum());
-            }
-        }
-        for image in self.all_pulled()? {
-            if image.unused_for >= unused_for && self.remove_unless_used(&image)? {
-                evicted.bytes += image.size;
-                evicted.images.push(image.manifest);
-            }
-        }
-        evicted.left = self.pulled_bytes()?;
-        Ok(evicted)
-    }
-
     /// An image that the administrator put here under exactly that name, or [`super::DEFAULT_IMAGE`].
     ///
     /// # Errors
@@ -473,19 +298,6 @@ impl Store {
         running.finish()
     }
 
-    /// Removes an image with its names. False if it is in use.
-    ///
-    /// # Errors
-    /// If it is not here or cannot be removed.
-    pub fn remove_pulled(&self, manifest: &str) -> Result<bool> {
-        let _lock = self.images_lock()?;
-        let wanted = format!("sha256:{}", digits(manifest)?);
-        match self.all_pulled()?.into_iter().find(|image| image.manifest == wanted) {
-            Some(image) => self.remove_unless_used(&image),
-            None => Err(AssetError::NoImage { name: wanted, known: self.image_names() }),
-        }
-    }
-
     /// Forgets a name; its image stays. False if there is none.
     ///
     /// # Errors
@@ -501,58 +313,6 @@ impl Store {
     #[must_use]
     pub fn is_leased(&self, disk: &ImageDisk) -> bool {
         is_locked(&disk.path)
-    }
-
-    fn remove_unless_used(&self, image: &PulledImage) -> Result<bool> {
-        let file = match File::open(&image.disk.path) {
-            Ok(file) => Some(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error).at("open", &image.disk.path),
-        };
-        if let Some(file) = &file
-            && rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_err()
-        {
-            return Ok(false);
-        }
-        for name in self.references()?.into_iter().filter(|name| name.manifest == image.manifest) {
-            self.remove_reference(&name.name, &name.platform)?;
-        }
-        self.remove_entry(Kind::Pulled, digits(&image.manifest)?)?;
-        // Two images may have the same files.
-        let mut others = self.entries_of(Kind::Pulled)?;
-        others.extend(self.entries_of(Kind::Image)?);
-        let files =
-            others.into_iter().filter_map(|(_, manifest, _)| manifest).flat_map(|manifest| manifest.files);
-        let shared = files.into_iter().any(|file| file.digest == image.disk.digest);
-        if !shared {
-            remove(&image.disk.path)?;
-        }
-        drop(file);
-        Ok(true)
-    }
-
-    /// Bytes of all images and layers; what they share counts once.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn pulled_bytes(&self) -> Result<u64> {
-        let mut sizes = HashMap::new();
-        for kind in [Kind::Pulled, Kind::Layer] {
-            for (_, manifest, _) in self.entries_of(kind)? {
-                for file in manifest.map(|manifest| manifest.files).unwrap_or_default() {
-                    sizes.insert(file.digest, file.size);
-                }
-            }
-        }
-        Ok(sizes.values().sum())
-    }
-
-    /// Nobody else evicts meanwhile. Not the store's own lock: builds hold that for minutes.
-    fn images_lock(&self) -> Result<File> {
-        let path = self.root().join("images.lock");
-        let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
-        rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
-        Ok(file)
     }
 
     /// This store, then the machine's.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tart_assets::{AgentSource, Silent};
 use tart_config::{ByteSize, MicroVm, NetworkMode, Runner};
-use tart_job::context::{Product, RunnerContext, RunnerScripts, TlsFiles};
+use tart_job::context::{Product, RunnerContext};
 use tart_runner::{HostSetup, JobLogSink, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job};
 use tokio::sync::{Notify, watch};
 
@@ -110,32 +110,14 @@ pub(crate) fn job(script: &[&str], change: impl FnOnce(&mut Value)) -> JobRun {
 }
 
 fn context() -> RunnerContext {
-    RunnerContext {
-        product: Product {
-            name: "tart".to_owned(),
-            version: "0.0.0".to_owned(),
-            revision: "test".to_owned(),
-            os: "linux".to_owned(),
-            architecture: "amd64".to_owned(),
-        },
-        short_token: "abcdefghi".to_owned(),
-        host_name: None,
-        environment: Vec::new(),
-        feature_flags: [].into(),
-        builds_dir: "/builds".to_owned(),
-        cache_dir: "/cache".to_owned(),
-        shared_builds_dir: false,
-        custom_build_dir: true,
-        clean_git_config: true,
-        debug_trace_disabled: false,
-        concurrent_id: 0,
-        concurrent_project_id: 0,
-        clone_url: None,
-        tls: TlsFiles::default(),
-        correlation_id: None,
-        scripts: RunnerScripts::default(),
-        secrets: Vec::new(),
-    }
+    let product = Product {
+        name: "tart".to_owned(),
+        version: "0.0.0".to_owned(),
+        revision: "test".to_owned(),
+        os: "linux".to_owned(),
+        architecture: "amd64".to_owned(),
+    };
+    RunnerContext { short_token: "abcdefghi".to_owned(), ..RunnerContext::plain(product) }
 }
 
 /// Runs a job to its end.
