@@ -197,11 +197,14 @@ impl Images {
     /// Asks the registry what the name stands for now, and fetches that if it is not here.
     async fn fetch(&self, wanted: &Wanted<'_>) -> Result<LeasedImage, ImageError> {
         let Wanted { reference, platform, request, log } = wanted;
-        log.line(Level::Print, &format!("Pulling docker image {} ...", request.name));
         let found = request.credentials.resolve(reference).await?;
+        for problem in &found.problems {
+            log.line(Level::Warning, problem);
+        }
         if let Some(source) = &found.source {
             log.line(Level::Print, &format!("Authenticating with credentials from {source}"));
         }
+        log.line(Level::Print, &format!("Pulling docker image {} ...", request.name));
         let auth = found.auth;
         let digest = self.registry.digest(reference, &auth).await?.to_string();
         let by_digest = reference.clone_with_digest(digest);

@@ -190,7 +190,17 @@ fn unusable(path: &Path, error: &reqwest::Error) -> RegistryError {
 }
 
 pub(crate) fn unreachable(host: &str, error: &reqwest::Error) -> RegistryError {
-    RegistryError::Unreachable { host: host.to_owned(), problem: causes(error) }
+    let problem = causes(error);
+    // The types of these errors are of a library below, whose version is not ours to choose.
+    let hint = if problem.contains("invalid peer certificate") {
+        "if it is the right one, put the certificate of its authority into `ca.crt` of its directory in \
+         `registry_certs_dir`"
+    } else if problem.contains("InvalidContentType") {
+        "it does not speak TLS; if that is right, list it in `insecure_registries`"
+    } else {
+        return RegistryError::Unreachable { host: host.to_owned(), problem };
+    };
+    RegistryError::Unsafe { host: host.to_owned(), problem, hint }
 }
 
 /// The innermost causes, without the address, which may hold a signature.

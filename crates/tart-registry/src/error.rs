@@ -42,6 +42,16 @@ pub enum RegistryError {
         /// Why.
         problem: String,
     },
+    /// There is a connection that cannot be used with the settings of this host.
+    #[error("cannot talk to {host} safely: {problem}; {hint}")]
+    Unsafe {
+        /// The registry.
+        host: String,
+        /// Why.
+        problem: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// An answer that says no.
     #[error("{host} answered {status} for {what}{}", said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())]
     Answer {
@@ -102,6 +112,7 @@ impl RegistryError {
             Self::Name { .. }
                 | Self::NotFound { .. }
                 | Self::Denied { .. }
+                | Self::Unsafe { .. }
                 | Self::Settings(_)
                 | Self::Select(tart_oci::LayerError::Platform { .. })
         )

@@ -2,6 +2,7 @@
 
 mod blobs;
 mod manifests;
+mod proxy;
 #[cfg(feature = "slow-tests")]
 mod real;
 mod server;

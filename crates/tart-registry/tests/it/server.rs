@@ -9,8 +9,8 @@ use oci_spec::{
 use sha2::{Digest as _, Sha256};
 use tart_registry::{Registry, RegistrySettings};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpListener,
     task::JoinHandle,
 };
 
@@ -76,6 +76,19 @@ impl Reply {
         self
     }
 
+    /// Answers a request.
+    pub(crate) async fn write(&self, request: &Request, stream: &mut (impl AsyncWrite + Unpin)) {
+        let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", self.status);
+        for (name, value) in &self.headers {
+            head = format!("{head}{name}: {value}\r\n");
+        }
+        head = format!("{head}Content-Length: {}\r\n\r\n", self.body.len());
+        let body = if request.method == "HEAD" { &[][..] } else { &self.body[..self.sent] };
+        // The client may have gone.
+        let _gone = stream.write_all(&[head.as_bytes(), body].concat()).await;
+        let _gone = stream.shutdown().await;
+    }
+
     /// The part of a blob that a request wants.
     pub(crate) fn part(blob: &[u8], request: &Request) -> Self {
         match request.from() {
@@ -139,20 +152,12 @@ async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Request>>>, answer: Ar
                 answer(&request, before)
             }
         };
-        let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status);
-        for (name, value) in &reply.headers {
-            head = format!("{head}{name}: {value}\r\n");
-        }
-        head = format!("{head}Content-Length: {}\r\n\r\n", reply.body.len());
-        let body = if request.method == "HEAD" { &[][..] } else { &reply.body[..reply.sent] };
-        // The client may have gone.
-        let _gone = stream.write_all(&[head.as_bytes(), body].concat()).await;
-        let _gone = stream.shutdown().await;
+        reply.write(&request, &mut stream).await;
     }
 }
 
 /// A request; nothing if it is no HTTP, as when a client tries TLS.
-async fn read(stream: &mut TcpStream) -> Option<Request> {
+pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<Request> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
