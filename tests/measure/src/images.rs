@@ -128,7 +128,7 @@ impl Bench<'_> {
         line("| layer | tart image pull, peak memory of its largest process |");
         line("| ---: | ---: |");
         for size in LAYERS_MIB {
-            let name = format!("layer:{size}");
+            let name = format!("layer-{size}");
             let layout = self.scene.path(&name);
             // Text that compresses to about a third, as programs do.
             let mut state = 1_u64;
@@ -142,10 +142,10 @@ impl Bench<'_> {
             let image = ImageBuilder::new().layer(tar, Compression::Gzip).config("Env", json!([]));
             image.write(&layout, "one")?;
             drop(image);
-            registry.push(&layout, "one", &name)?;
+            registry.push(&layout, "one", &format!("{name}:1"))?;
             fs::remove_dir_all(&layout)?;
             self.forget()?;
-            let pull = self.tart(["image", "pull", &registry.reference(&name)]);
+            let pull = self.tart(["image", "pull", &registry.reference(&format!("{name}:1"))]);
             line(&format!("| {size} MiB | {:.0} MiB |", peak_mib(pull)?));
         }
         Ok(())
