@@ -21,8 +21,8 @@ use crate::JobRun;
 fn features() -> Features {
     Features {
         variables: true,
-        // Of images, those in the host's store; a job with another one is told how to import it.
         image: true,
+        image_executor_opts: true,
         refspecs: true,
         masking: true,
         raw_variables: true,
