@@ -145,8 +145,9 @@ pub(crate) async fn run(args: ImageArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn open(config: Option<PathBuf>) -> anyhow::Result<Images> {
+    // Images need no configuration, so only one that is named on the command line has to be there.
     let given = config.is_some();
-    let path = server::config_path(config);
+    let path = server::config_path(config.or_else(|| std::env::var_os("CONFIG_FILE").map(PathBuf::from)));
     let settings = if given || path.exists() {
         let loaded = tart_config::load(&path)?;
         loaded.config.runners.into_iter().next().map(|runner| runner.microvm).unwrap_or_default()
