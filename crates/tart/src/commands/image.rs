@@ -23,15 +23,9 @@ const SHOWN: usize = 12;
 /// Pull, list, import and remove images of jobs
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
-    /// The configuration whose first runner says where images are and how registries are reached
-    #[arg(
-        long,
-        short = 'c',
-        global = true,
-        env = "CONFIG_FILE",
-        hide_env_values = true,
-        value_name = "FILE"
-    )]
+    /// The configuration whose first runner says where images are and how registries are reached; CONFIG_FILE and the
+    /// usual place are read if they are there
+    #[arg(long, short = 'c', global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: ImageCommand,
