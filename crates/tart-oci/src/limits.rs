@@ -6,7 +6,7 @@
 pub struct Limits {
     /// Bytes of all layers together, decompressed.
     pub total_bytes: u64,
-    /// Entries of all layers together.
+    /// Entries of all layers together; also files and directories that they make, described or not.
     pub entries: u64,
     /// Bytes of all paths, link targets and extended attributes of all layers together.
     pub text_bytes: u64,

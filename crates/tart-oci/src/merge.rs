@@ -40,6 +40,10 @@ pub struct Plan {
     pub(crate) layers: Vec<String>,
     /// What the layers were read with.
     pub(crate) limits: Limits,
+    /// How many files and directories were made, also those that are gone again.
+    made: u64,
+    /// Bytes of their paths.
+    made_text: u64,
 }
 
 /// Applies layers, the image's base first.
@@ -60,7 +64,8 @@ pub fn merge(mut indexes: Vec<LayerIndex>, limits: &Limits) -> Result<Plan, Laye
         }
     }
     let mut plan = Plan { limits: limits.clone(), ..Plan::default() };
-    plan.add(b"", implied_directory());
+    plan.tree.insert(Box::default(), 0);
+    plan.inodes.push(implied_directory());
     for (position, index) in indexes.into_iter().enumerate() {
         plan.layers.push(index.layer.clone());
         plan.apply(position, index, limits)?;
@@ -79,14 +84,48 @@ impl Plan {
         let name = index.layer;
         let (marks, entries): (Vec<_>, Vec<_>) =
             index.entries.into_iter().partition(|entry| is_mark(&entry.path));
+        let directories: HashSet<&[u8]> =
+            entries.iter().filter(|entry| entry.kind == Kind::Directory).map(|entry| &*entry.path).collect();
         // Marks are about lower layers, whatever their place in this one.
         for mark in marks {
+            let inside = split(&mark.path).0;
+            if self
+                .replaces_link(inside, &directories, limits)
+                .map_err(|problem| LayerError::layer(&name, problem))?
+            {
+                continue;
+            }
             self.erase(&mark.path, limits).map_err(|problem| LayerError::layer(&name, problem))?;
         }
         for entry in entries {
             self.put(layer, entry, limits).map_err(|problem| LayerError::layer(&name, problem))?;
         }
         Ok(())
+    }
+
+    /// Whether a layer that has `directories` puts one in the place of a symbolic link on the way to `path`. Marks in
+    /// it are about that new directory, and not about what the link meant.
+    fn replaces_link(
+        &self,
+        path: &[u8],
+        directories: &HashSet<&[u8]>,
+        limits: &Limits,
+    ) -> Result<bool, String> {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in ends.chain([path.len()]) {
+            let prefix = path.get(..end).unwrap_or_default();
+            if !directories.contains(prefix) {
+                continue;
+            }
+            let (parent, name) = split(prefix);
+            let Some(parent) = self.existing(parent, limits)? else { return Ok(false) };
+            let found =
+                self.tree.get(join(&parent, name).as_slice()).and_then(|number| self.inodes.get(*number));
+            if found.is_some_and(|inode| matches!(inode.kind, Kind::Symlink(_))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Does what a whiteout or an opaque mark says.
@@ -116,7 +155,7 @@ impl Plan {
                 let inode = self.target(&entry.path, &target, limits)?;
                 if self.tree.get(path.as_slice()) != Some(&inode) {
                     self.remove(&path);
-                    self.tree.insert(path.into_boxed_slice(), inode);
+                    self.insert(&path, inode, limits)?;
                 }
                 return Ok(());
             }
@@ -134,8 +173,7 @@ impl Plan {
             return Ok(());
         }
         self.remove(&path);
-        self.add(&path, inode);
-        Ok(())
+        self.add(&path, inode, limits)
     }
 
     /// The inode that a hard link means.
@@ -164,7 +202,7 @@ impl Plan {
         for name in missing {
             real = join(&real, &name);
             self.remove(&real);
-            self.add(&real, implied_directory());
+            self.add(&real, implied_directory(), limits)?;
         }
         Ok(real)
     }
@@ -209,9 +247,40 @@ impl Plan {
         Ok((real, Vec::new()))
     }
 
-    fn add(&mut self, path: &[u8], inode: Inode) {
-        self.tree.insert(path.into(), self.inodes.len());
+    fn add(&mut self, path: &[u8], inode: Inode, limits: &Limits) -> Result<(), String> {
+        self.insert(path, self.inodes.len(), limits)?;
         self.inodes.push(inode);
+        Ok(())
+    }
+
+    /// Gives a file a name. A short entry may make many directories, and lead by links to a path that is much longer
+    /// than its own, so what entries may have is checked again for what they make.
+    fn insert(&mut self, path: &[u8], number: usize, limits: &Limits) -> Result<(), String> {
+        if path.len() > limits.path_bytes {
+            return Err(format!(
+                "`{}` is longer than {} bytes, by way of links",
+                text(path),
+                limits.path_bytes
+            ));
+        }
+        if components(path).count() > limits.depth {
+            return Err(format!(
+                "`{}` is deeper than {} directories, by way of links",
+                text(path),
+                limits.depth
+            ));
+        }
+        self.made += 1;
+        self.made_text = self.made_text.saturating_add(path.len() as u64);
+        let around = "with the directories around them";
+        if self.made > limits.entries {
+            return Err(format!("its files need more than {} entries, {around}", limits.entries));
+        }
+        if self.made_text > limits.text_bytes {
+            return Err(format!("its paths take more than {} bytes, {around}", limits.text_bytes));
+        }
+        self.tree.insert(path.into(), number);
+        Ok(())
     }
 
     /// Removes a path with all that is in it.

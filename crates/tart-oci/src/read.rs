@@ -14,8 +14,13 @@ const BLOCK: usize = 512;
 /// Most bytes of one extended header.
 const MAX_EXTENDED: u64 = 1 << 20;
 
-/// Prefixes of extended attributes in extended headers.
-const XATTRS: [&[u8]; 2] = [b"SCHILY.xattr.", b"LIBARCHIVE.xattr."];
+/// Prefix of extended attributes in extended headers. bsdtar says them again in an encoding of its own, which
+/// containerd ignores too.
+const XATTR: &[u8] = b"SCHILY.xattr.";
+
+/// Namespaces of extended attributes that a squashfs can have. It has no ACLs, and its writer refuses an archive for
+/// one of them.
+const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
 /// What kind of file an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,7 +248,9 @@ impl<'a, R: Read> Reader<'a, R> {
                 b"mtime" => extended.mtime = number(),
                 _ if key.starts_with(b"GNU.sparse.") => return broken("sparse entries are not supported"),
                 _ => {
-                    if let Some(name) = XATTRS.iter().find_map(|prefix| key.strip_prefix(*prefix)) {
+                    if let Some(name) = key.strip_prefix(XATTR)
+                        && NAMESPACES.iter().any(|namespace| name.starts_with(namespace))
+                    {
                         extended.xattrs.push((name.into(), value.into()));
                     }
                 }

@@ -339,3 +339,62 @@ proptest! {
         prop_assert_eq!(files, expected);
     }
 }
+
+#[test]
+fn an_opaque_directory_that_replaces_a_link_spares_what_the_link_meant() {
+    let base = [('f', "opt/data/precious", "x"), ('l', "link", "opt/data")];
+    insta::assert_snapshot!(shown(&[&base, &[('d', "link", ""), ('f', "link/.wh..wh..opq", ""), ('f', "link/.wh.precious", ""), ('f', "link/new", "y")]]), @"
+    d link 
+    f link/new y
+    d opt 
+    d opt/data 
+    f opt/data/precious x
+    ");
+}
+
+#[test]
+fn directories_that_no_layer_describes_count_as_entries() {
+    let deep: Vec<_> = (0..20).map(|number| format!("{number}{}", "/d".repeat(40))).collect();
+    let entries: Vec<Raw<'_>> = deep.iter().map(|path| ('f', path.as_str(), "")).collect();
+    let layers = [layer(tar(&entries))];
+    let limits = Limits { entries: 100, ..Limits::default() };
+    let error = merge(vec![index(&layers[0], 0, &limits).unwrap()], &limits).unwrap_err();
+    insta::assert_snapshot!(error, @"layer 0123456789ab: its files need more than 100 entries, with the directories around them");
+}
+
+#[test]
+fn links_make_no_path_longer_than_it_may_be() {
+    let step = "d/".repeat(45);
+    let first = format!("{step}l0");
+    let mut entries = vec![('l', "l0".to_owned(), step.clone()), ('d', step.clone(), String::new())];
+    for number in 0..8 {
+        entries.push(('d', format!("l{number}/{step}"), String::new()));
+        entries.push(('l', format!("l{}", number + 1), format!("l{number}/{step}")));
+    }
+    let raws: Vec<Raw<'_>> = entries.iter().map(|(k, p, r)| (*k, p.as_str(), r.as_str())).collect();
+    assert!(first.len() < 100);
+    let error = shown(&[&raws]);
+    assert!(error.ends_with("is deeper than 256 directories, by way of links"), "{error}");
+}
+
+#[test]
+fn attributes_that_a_disk_cannot_have_are_left_out() {
+    let mut builder = Builder::new(Vec::new());
+    builder
+        .append_pax_extensions([
+            ("LIBARCHIVE.xattr.user.a", b"eHl6".as_slice()),
+            ("SCHILY.xattr.user.a", b"xyz".as_slice()),
+            ("SCHILY.xattr.system.posix_acl_access", b"\x02\0\0\0".as_slice()),
+        ])
+        .unwrap();
+    let mut header = Header::new_ustar();
+    builder.append_data(&mut header, "f", &b""[..]).unwrap();
+    let layers = [layer(builder.into_inner().unwrap())];
+    let limits = Limits::default();
+    let plan = merge(vec![index(&layers[0], 0, &limits).unwrap()], &limits).unwrap();
+    let mut archive = Vec::new();
+    plan.write(&layers, &mut archive, &|_| {}).unwrap();
+    let text = String::from_utf8_lossy(&archive);
+    assert!(text.contains("SCHILY.xattr.user.a=xyz\n"), "{text}");
+    assert!(!text.contains("eHl6") && !text.contains("posix_acl"), "{text}");
+}
