@@ -16,6 +16,9 @@ pub struct Limits {
     pub depth: usize,
     /// Bytes of the extended attributes of one file.
     pub xattr_bytes: usize,
+    /// Steps through directories and links on the paths of all files together: a million files as deep as ordinary ones
+    /// take a tenth of the default, and the worst image is refused within seconds.
+    pub steps: u64,
     /// How many times larger than its compressed form a layer may be, beyond [`Self::free_bytes`].
     pub ratio: u64,
     /// Bytes that any layer may have, however well it is compressed.
@@ -27,10 +30,12 @@ impl Default for Limits {
         Self {
             total_bytes: 64 << 30,
             entries: 1_000_000,
-            text_bytes: 256 << 20,
+            text_bytes: 128 << 20,
             path_bytes: 4096,
             depth: 256,
-            xattr_bytes: 64 << 10,
+            // With names and a path it has to fit into an extended header of 64 KiB.
+            xattr_bytes: 56 << 10,
+            steps: 100_000_000,
             ratio: 200,
             free_bytes: 1 << 30,
         }

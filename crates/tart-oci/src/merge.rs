@@ -44,6 +44,8 @@ pub struct Plan {
     made: u64,
     /// Bytes of their paths.
     made_text: u64,
+    /// Steps taken on paths. Links can make each path thousands of steps long.
+    steps: std::cell::Cell<u64>,
 }
 
 /// Applies layers, the image's base first.
@@ -213,6 +215,12 @@ impl Plan {
         let mut real = Vec::new();
         let mut links = 0;
         while let Some(name) = rest.pop() {
+            self.steps.set(self.steps.get() + 1);
+            if self.steps.get() > MAX_STEPS {
+                return Err(format!(
+                    "its paths take more than {MAX_STEPS} steps through links and directories"
+                ));
+            }
             if name == b".." {
                 real = split(&real).0.to_vec();
                 continue;

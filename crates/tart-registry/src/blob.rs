@@ -8,7 +8,10 @@ use std::{
 use oci_spec::{distribution::Reference, image::Descriptor};
 use reqwest::{Response, StatusCode, header};
 use sha2::{Digest as _, Sha256};
-use tokio::{fs::File, io::AsyncWriteExt as _};
+use tokio::{
+    fs::File,
+    io::{AsyncSeekExt as _, AsyncWriteExt as _, BufWriter},
+};
 
 use crate::{
     auth::Auth,
@@ -22,10 +25,13 @@ use crate::{
 /// A connection that brought this much was worth it: the patience for lost ones begins anew.
 const WORTH: u64 = 1 << 20;
 
+/// What is written at once, and read at once.
+const BUFFER: usize = 1 << 18;
+
 /// A file that grows, with the digest of what it has.
 struct Growing {
     path: PathBuf,
-    file: File,
+    file: BufWriter<File>,
     hasher: Sha256,
     length: u64,
     /// What it will have.
@@ -40,7 +46,7 @@ impl Registry {
     /// Fetches a blob into a file. What the file has already is taken for its beginning, and only the rest is fetched;
     /// when the connection is lost, the next try goes on where it stopped. `progress` hears how many bytes are there.
     ///
-    /// Takes memory for one chunk of the connection, whatever the blob's size.
+    /// Takes memory for one chunk of the connection and a buffer of 256 KiB, whatever the blob's size.
     ///
     /// # Errors
     /// If the registry does not give it; what came of it stays for the next call. If the bytes have another size or
@@ -152,7 +158,8 @@ impl Growing {
         let failed = |source| RegistryError::File { action: "write", path: path.clone(), source };
         let (file, hasher, length) = hashed.map_err(std::io::Error::other).and_then(|r| r).map_err(failed)?;
         let pure = length == 0;
-        Ok(Self { path, file: File::from_std(file), hasher, length, size, pure, what })
+        let file = BufWriter::with_capacity(BUFFER, File::from_std(file));
+        Ok(Self { path, file, hasher, length, size, pure, what })
     }
 
     fn failed(&self) -> impl Fn(std::io::Error) -> RegistryError + use<> {
@@ -161,9 +168,9 @@ impl Growing {
     }
 
     async fn restart(&mut self) -> Result<(), RegistryError> {
-        use tokio::io::AsyncSeekExt as _;
         let failed = self.failed();
-        self.file.set_len(0).await.map_err(&failed)?;
+        self.file.flush().await.map_err(&failed)?;
+        self.file.get_ref().set_len(0).await.map_err(&failed)?;
         self.file.rewind().await.map_err(&failed)?;
         (self.hasher, self.length) = (Sha256::new(), 0);
         Ok(())
@@ -240,7 +247,7 @@ fn hash_beginning(path: &Path, most: u64) -> std::io::Result<(std::fs::File, Sha
     if file.metadata()?.len() > most {
         file.set_len(0)?;
     }
-    let mut buffer = vec![0; 1 << 17];
+    let mut buffer = vec![0; BUFFER];
     let mut length = 0;
     loop {
         let part = file.read(&mut buffer)?;

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use oci_spec::distribution::Reference;
-use reqwest::{Method, Response, StatusCode, header};
+use reqwest::{
+    Method, Response, StatusCode,
+    header::{self, HeaderValue},
+};
 use serde::Deserialize;
 
 use crate::{
@@ -71,6 +74,13 @@ impl Registry {
             request = request.header(header::ACCEPT, accept);
         }
         if let Some(value) = authorization {
+            // A token may be anything.
+            let mut value = HeaderValue::from_str(value).map_err(|_| RegistryError::Content {
+                host: endpoint.host.clone(),
+                what: call.what.to_owned(),
+                problem: "its token has characters that no token has".to_owned(),
+            })?;
+            value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
         if call.from > 0 {

@@ -245,6 +245,10 @@ mod tests {
         let full = |text: &str| parse_reference(text).unwrap().whole();
         assert_eq!(full("busybox"), "docker.io/library/busybox:latest");
         assert_eq!(full("user/app:1"), "docker.io/user/app:1");
+        assert_eq!(full("docker.io/busybox"), "docker.io/library/busybox:latest");
+        assert_eq!(full("index.docker.io/busybox"), "docker.io/library/busybox:latest");
+        assert_eq!(full("localhost/app"), "localhost/app:latest");
+        assert_eq!(full(" Registry.example.com/a "), "Registry.example.com/a:latest");
         assert_eq!(full("localhost:5000/a/b/c"), "localhost:5000/a/b/c:latest");
         let digest = format!("sha256:{}", "0".repeat(64));
         assert_eq!(full(&format!("r.example.com/a:1@{digest}")), format!("r.example.com/a:1@{digest}"));

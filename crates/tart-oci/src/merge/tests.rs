@@ -236,6 +236,17 @@ fn limits_are_for_all_layers_together() {
 }
 
 #[test]
+fn links_cannot_take_the_time_of_the_host() {
+    let steps =
+        [('d', "d", ""), ('l', "x", "d/../d/../d/../d/../d/../d"), ('f', "x/1", ""), ('f', "x/2", "")];
+    let layer = layer(tar(&steps));
+    let limits = Limits { steps: 20, ..Limits::default() };
+    let index = index(&layer, 0, &limits).unwrap();
+    insta::assert_snapshot!(merge(vec![index.clone()], &limits).unwrap_err(), @"layer 0123456789ab: its paths take more than 20 steps through links and directories");
+    merge(vec![index], &Limits::default()).unwrap();
+}
+
+#[test]
 fn a_layer_that_changes_between_the_readings_is_noticed() {
     let (plan, _) = merged(&[&[('f', "a", "content")]]).unwrap();
     for other in [tar(&[('f', "a", "longer content")]), Vec::new(), tar(&[('d', "a", "")])] {

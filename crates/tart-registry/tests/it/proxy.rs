@@ -24,9 +24,9 @@ use tokio_rustls::{
     },
 };
 
-use crate::server::{Reply, Request, read, sha256};
+use crate::server::{Reply, Request, descriptor, read, sha256};
 
-/// Says what the other process does: `certs`, `insecure`, `plain` or `nothing`, and a directory of certificates.
+/// Says what the other process does: `certs`, `insecure`, `plain`, `mirrors` or `nothing`, and a directory of certificates.
 const TASK: &str = "TART_TEST_TASK";
 const CERTS: &str = "TART_TEST_CERTS";
 
@@ -44,6 +44,9 @@ async fn client_in_a_process_of_its_own() {
         _ => {}
     }
     let registry = Registry::new(settings).unwrap();
+    if task == "mirrors" {
+        return fetch_from_mirrors().await;
+    }
     let images = match &*task {
         "insecure" => &["registry.example.com/app:1", "plain.example.com:5000/app:1"][..],
         "plain" => &["tunnel.example.com/app:1"],
@@ -54,6 +57,26 @@ async fn client_in_a_process_of_its_own() {
         let digest = digest.unwrap_or_else(|error| panic!("error: {error}"));
         assert_eq!(digest.to_string(), sha256(MANIFEST.as_bytes()));
     }
+}
+
+const BLOB: &[u8] = b"a layer of the Hub";
+
+/// One mirror has too much, one has something else; the Hub has it.
+async fn fetch_from_mirrors() {
+    let mirrors = ["long", "forged"].map(|name| format!("http://{name}.example.com/").parse().unwrap());
+    let settings = RegistrySettings {
+        attempts: 1,
+        insecure: vec!["registry-1.docker.io".to_owned()],
+        mirrors: mirrors.to_vec(),
+        ..Default::default()
+    };
+    let registry = Registry::new(settings).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("layer");
+    let image = parse_reference("app").unwrap();
+    let fetched = registry.fetch_blob(&image, &descriptor(BLOB), &file, &Auth::Anonymous, &|_| {}).await;
+    fetched.unwrap_or_else(|error| panic!("error: {error}"));
+    assert_eq!(std::fs::read(file).unwrap(), BLOB);
 }
 
 async fn client(task: &str, proxy: &Proxy, certs: &Path) -> Output {
@@ -100,6 +123,14 @@ impl Proxy {
 }
 
 fn answer(request: &Request) -> Reply {
+    if request.path.contains("/blobs/") {
+        let host = request.header("host").unwrap_or_default();
+        return match host.split('.').next() {
+            Some("long") => Reply::new(200, BLOB.repeat(2)),
+            Some("forged") => Reply::new(200, vec![b'x'; BLOB.len()]),
+            _ => Reply::new(200, BLOB),
+        };
+    }
     match request.path.ends_with("/v2/app/manifests/1") {
         true => Reply::new(200, MANIFEST).header("Docker-Content-Digest", sha256(MANIFEST.as_bytes())),
         false => Reply::new(200, ""),
@@ -212,5 +243,20 @@ async fn insecure_registries_may_have_any_certificate_or_none() {
     CONNECT plain.example.com:5000
     GET http://plain.example.com:5000/v2/
     HEAD http://plain.example.com:5000/v2/app/manifests/1
+    ");
+}
+
+#[tokio::test]
+async fn what_mirrors_have_wrong_comes_from_the_hub() {
+    let directory = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(acceptor(directory.path(), false)).await;
+    assert_success(&client("mirrors", &proxy, directory.path()).await);
+    let lines = proxy.lines().join("\n").replace(descriptor(BLOB).digest().as_ref(), "DIGEST");
+    insta::assert_snapshot!(lines, @r"
+    GET http://long.example.com/v2/library/app/blobs/DIGEST
+    GET http://forged.example.com/v2/library/app/blobs/DIGEST
+    CONNECT registry-1.docker.io:443
+    GET http://registry-1.docker.io/v2/
+    GET http://registry-1.docker.io/v2/library/app/blobs/DIGEST
     ");
 }
