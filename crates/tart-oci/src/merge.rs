@@ -216,10 +216,9 @@ impl Plan {
         let mut links = 0;
         while let Some(name) = rest.pop() {
             self.steps.set(self.steps.get() + 1);
-            if self.steps.get() > MAX_STEPS {
-                return Err(format!(
-                    "its paths take more than {MAX_STEPS} steps through links and directories"
-                ));
+            if self.steps.get() > limits.steps {
+                let most = limits.steps;
+                return Err(format!("its paths take more than {most} steps through links and directories"));
             }
             if name == b".." {
                 real = split(&real).0.to_vec();
