@@ -90,17 +90,15 @@ fn lookup(passwd: &str, group: &str, spec: &str) -> Result<User, Failure> {
         Some(wanted) => (find_group(group, wanted)?, Vec::new()),
         None => (gid, name.map(|name| member_of(group, name)).unwrap_or_default()),
     };
+    // The primary group is among them, as in Docker, so that a change of the primary one keeps what it denies.
+    let gid_alone = [Gid::from_raw(gid)].into_iter();
+    let groups = gid_alone.chain(supplementary.into_iter().filter(|other| other.as_raw() != gid)).collect();
     let home = match (home, uid) {
         ("", 0) => "/root",
         ("", _) => "/",
         (home, _) => home,
     };
-    Ok(User {
-        uid: Uid::from_raw(uid),
-        gid: Gid::from_raw(gid),
-        groups: if supplementary.is_empty() { vec![Gid::from_raw(gid)] } else { supplementary },
-        home: home.to_owned(),
-    })
+    Ok(User { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), groups, home: home.to_owned() })
 }
 
 fn find_group(group: &str, wanted: &str) -> Result<u32, Failure> {
@@ -155,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_listed_user_has_its_groups_by_name_and_by_number() {
-        assert_eq!(ids("build"), (1000, 1001, vec![998, 5], "/home/build".into()));
+        assert_eq!(ids("build"), (1000, 1001, vec![1001, 998, 5], "/home/build".into()));
         assert_eq!(ids("1000"), ids("build"));
     }
 
