@@ -6,7 +6,7 @@ mod support;
 use serde_json::json;
 use support::{Host, Log, host, job, run, run_until};
 use tart_runner::local::Snapshot;
-use tart_runner::{JobSignal, NoObserver, run_job};
+use tart_runner::{JobRun, JobSignal, NoObserver, run_job};
 use tart_spec::FailureReason;
 use tokio::sync::watch;
 
@@ -297,5 +297,47 @@ async fn what_is_not_supported_yet_is_said_and_does_not_fail_the_job() {
         [("caches are not supported yet", 2), ("artifacts are not supported yet", 1), ("postgres:17", 1)]
     {
         assert_eq!(log.matches(text).count(), count, "{text}: {log}");
+    }
+}
+
+/// A file tree with `sh` and links.
+fn image_with(links: &[(&str, &str)]) -> tempfile::TempDir {
+    let image = tempfile::tempdir().unwrap();
+    std::fs::create_dir(image.path().join("bin")).unwrap();
+    std::fs::copy("/bin/busybox", image.path().join("bin/busybox")).unwrap();
+    for (link, to) in [("bin/sh", "busybox")].iter().chain(links) {
+        std::os::unix::fs::symlink(to, image.path().join(link)).unwrap();
+    }
+    image
+}
+
+fn job_in(image: &tempfile::TempDir, script: &str, change: impl FnOnce(&mut serde_json::Value)) -> JobRun {
+    JobRun { image: Some(image.path().display().to_string()), ..job(&[script], change) }
+}
+
+#[tokio::test]
+async fn links_of_an_image_lead_neither_to_the_agents_files_nor_to_the_kernels() {
+    let host = host(|_| {}).await;
+    // The agent has a directory of that name; the image has none.
+    for link in [("builds", "/run/tart/scratch"), ("cache", "../../run/tart/disk"), ("builds", "/proc")] {
+        let (report, log) = run(&host, job_in(&image_with(&[link]), "echo reached", |_| {})).await;
+        assert_eq!(report.failure_reason(), Some(FailureReason::RunnerSystemFailure), "{link:?}: {log}");
+        assert!(log.contains("cannot make "), "{link:?}: {log}");
+        assert!(!log.contains("\nreached\n"), "{link:?}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_shell_as_entrypoint_keeps_its_own_variables() {
+    let host = host(|_| {}).await;
+    let entrypoint = ["/bin/sh", "-c", "echo entered by $0; exec \"$@\"", "door"];
+    let image = image_with(&[]);
+    let job = job_in(&image, "echo inside", |payload| {
+        payload["image"] = json!({"name": "app", "entrypoint": entrypoint});
+    });
+    let (report, log) = run(&host, job).await;
+    assert!(report.succeeded(), "{log}");
+    for line in ["\nentered by door\n", "\ninside\n"] {
+        assert!(log.contains(line), "{line:?}: {log}");
     }
 }

@@ -39,7 +39,8 @@ impl Wishes<'_> {
     /// The image: what the caller wants, what the job names, what the configuration names, or the default.
     ///
     /// # Errors
-    /// If the job names a path, which would be one of the host, or an image that is not allowed.
+    /// If the job names a path or makes one by its variables, which would be one of the host, or an image that is not
+    /// allowed.
     pub(super) fn choose(&self) -> Result<Choice, Failure> {
         let (docker, microvm) = (&self.runner.docker, &self.runner.microvm);
         if let Some(wanted) = self.wanted {
@@ -48,10 +49,7 @@ impl Wishes<'_> {
         let configured = docker.image.as_deref().map(|image| self.variables.expand(image));
         let job = self.job.map(|image| self.variables.expand(&image.name)).unwrap_or_default();
         let job = job.trim();
-        if job.starts_with(['/', '.', '~']) {
-            let text = format!("the job's image `{job}` is a path; name an image");
-            return Err(Failure::configuration(text));
-        }
+        no_path("the job's image", job)?;
         if !job.is_empty() {
             let own = configured.as_deref() == Some(job);
             let patterns: Vec<_> =
@@ -61,8 +59,15 @@ impl Wishes<'_> {
             }
             return Ok(Choice::Name(job.to_owned()));
         }
-        match configured.filter(|image| !image.trim().is_empty()) {
-            Some(image) => Ok(administrators(image.trim())),
+        if let Some(path) = docker.image.as_deref().filter(|image| is_hosts(image)) {
+            return Ok(Choice::Path(path.to_owned()));
+        }
+        match configured.as_deref().map(str::trim).filter(|image| !image.is_empty()) {
+            Some(image) => {
+                // The variables are the job's.
+                no_path("with the job's variables, `image` in [runners.docker]:", image)?;
+                Ok(Choice::Name(image.to_owned()))
+            }
             None => Ok(administrators(microvm.image.as_deref().unwrap_or(DEFAULT_IMAGE))),
         }
     }
@@ -115,9 +120,13 @@ impl Wishes<'_> {
         if asked.is_empty() || self.runner.docker.disable_entrypoint_overwrite {
             return None;
         }
-        let words = asked.iter().map(|word| self.variables.expand(word));
-        // `[""]` is how an entrypoint is taken away.
-        Some(words.skip_while(String::is_empty).collect())
+        // `[""]` is how an entrypoint is taken away. Variables are left to the programs: `$@` is a shell's own.
+        Some(asked.iter().skip_while(|word| word.is_empty()).cloned().collect())
+    }
+
+    /// Whether the job has an entrypoint of its own, allowed or not.
+    pub(super) fn asks_for_an_entrypoint(&self) -> bool {
+        self.job.is_some_and(|image| !image.entrypoint.is_empty())
     }
 
     /// What is asked of the images of the host.
@@ -162,7 +171,19 @@ impl Wishes<'_> {
 
 /// What the administrator wrote: a path is one of the host.
 fn administrators(text: &str) -> Choice {
-    if text.starts_with(['/', '.']) { Choice::Path(text.to_owned()) } else { Choice::Name(text.to_owned()) }
+    if is_hosts(text) { Choice::Path(text.to_owned()) } else { Choice::Name(text.to_owned()) }
+}
+
+fn is_hosts(text: &str) -> bool {
+    text.starts_with(['/', '.'])
+}
+
+/// Refuses what a job made a path of: it would be one of the host.
+fn no_path(what: &str, name: &str) -> Result<(), Failure> {
+    if name.starts_with(['/', '.', '~']) {
+        return Err(Failure::configuration(format!("{what} `{name}` is a path; name an image")));
+    }
+    Ok(())
 }
 
 fn policy(policy: &tart_config::PullPolicy) -> PullPolicy {

@@ -116,8 +116,12 @@ impl Job<'_> {
         if let Some(user) = user {
             self.image.user = user;
         }
-        if let Some(entrypoint) = wishes.entrypoint() {
-            self.image.entrypoint = entrypoint;
+        match wishes.entrypoint() {
+            Some(entrypoint) => self.image.entrypoint = entrypoint,
+            None if wishes.asks_for_an_entrypoint() => {
+                self.log.line(Level::Warning, "Entrypoint override disabled");
+            }
+            None => {}
         }
         self.log.line(Level::Print, &description);
         Ok(disk)

@@ -27,14 +27,7 @@ fn case(image: Value, docker: &str) -> Case {
         ],
     }))
     .unwrap();
-    let product = Product {
-        name: "tart".to_owned(),
-        version: "1".to_owned(),
-        revision: "0".to_owned(),
-        os: "linux".to_owned(),
-        architecture: "amd64".to_owned(),
-    };
-    let plan = JobPlan::new(&payload, &RunnerContext::plain(product)).unwrap();
+    let plan = plan(&payload);
     let text = format!(
         "[[runners]]\nname = \"a\"\nurl = \"https://gitlab.example.com\"\ntoken = \"glrt-x\"\n\
          executor = \"microvm\"\n[runners.docker]\n{docker}"
@@ -42,6 +35,17 @@ fn case(image: Value, docker: &str) -> Case {
     let loaded = tart_config::parse(std::path::Path::new("config.toml"), &text, &|_| None).unwrap();
     let runner = loaded.config.runners.into_iter().next().unwrap();
     Case { payload, plan, runner }
+}
+
+fn plan(payload: &JobPayload) -> JobPlan {
+    let product = Product {
+        name: "tart".to_owned(),
+        version: "1".to_owned(),
+        revision: "0".to_owned(),
+        os: "linux".to_owned(),
+        architecture: "amd64".to_owned(),
+    };
+    JobPlan::new(payload, &RunnerContext::plain(product)).unwrap()
 }
 
 impl Case {
@@ -82,6 +86,28 @@ fn a_job_cannot_name_files_of_the_host() {
         let failure = case.wishes().choose().unwrap_err();
         assert_eq!(failure.reason(), FailureReason::RunnerConfigurationError, "{path}");
     }
+}
+
+#[test]
+fn variables_of_a_job_make_no_path_of_the_configured_image() {
+    let variables = |value: &str| {
+        let mut case = case(Value::Null, "image = \"$PREFIX/app\"");
+        let variables = json!([{"key": "PREFIX", "value": value}]);
+        case.payload.variables = serde_json::from_value(variables).unwrap();
+        case.plan = plan(&case.payload);
+        case.wishes().choose().map_err(|failure| failure.to_string())
+    };
+    assert_eq!(variables("r.example.com"), named("r.example.com/app"));
+    insta::assert_snapshot!(variables("/etc").unwrap_err(), @"with the job's variables, `image` in [runners.docker]: `/etc/app` is a path; name an image");
+    for prefix in ["", "..", " /etc", "~"] {
+        assert!(variables(prefix).is_err(), "{prefix:?}");
+    }
+    let written = Ok(Choice::Path("/images/$VERSION".to_owned()));
+    assert_eq!(
+        name(Value::Null, "image = \"/images/$VERSION\""),
+        written,
+        "a path is taken as it is written"
+    );
 }
 
 #[test]
@@ -141,7 +167,8 @@ fn an_entrypoint_is_replaced_or_taken_away() {
     };
     assert_eq!(entrypoint(json!([]), ""), None);
     assert_eq!(entrypoint(json!([""]), ""), Some(Vec::new()));
-    assert_eq!(entrypoint(json!(["/run", "$VERSION"]), ""), Some(vec!["/run".to_owned(), "3".to_owned()]));
+    let shell = ["/bin/sh", "-c", "echo $VERSION $$ && exec \"$@\"", "--"].map(str::to_owned).to_vec();
+    assert_eq!(entrypoint(json!(shell), ""), Some(shell), "variables are the shell's business");
     assert_eq!(entrypoint(json!([""]), "disable_entrypoint_overwrite = true"), None);
 }
 
