@@ -26,8 +26,11 @@ mod store;
 
 pub use error::AssetError;
 pub use model::{
-    AgentSource, BootAssets, BootRequest, Entry, ImageConfig, ImageDisk, KernelSource, Kind, Pruned, Verified,
+    AgentSource, BootAssets, BootRequest, Entry, ImageDisk, KernelSource, Kind, Pruned, Verified,
 };
 pub use progress::{Progress, Silent};
 pub use scratch::Scratch;
-pub use store::{DEFAULT_IMAGE, Evicted, ImageName, Lease, NewImage, PulledImage, Store, default_root};
+pub use store::{
+    DEFAULT_IMAGE, Evicted, ImageName, Lease, LocalImage, NewImage, PulledImage, Store, default_root,
+};
+pub use tart_oci::ImageConfig;

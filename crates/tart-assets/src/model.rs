@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+pub(crate) use tart_oci::ImageConfig;
 
 /// What a machine boots from, apart from the job's image and scratch disk. All files are read-only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,24 +69,6 @@ pub struct ImageDisk {
     pub digest: String,
     /// What the image says about running commands in it.
     pub config: ImageConfig,
-}
-
-/// What an image says about running commands in it. Empty means nothing said.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ImageConfig {
-    /// Environment variables.
-    pub env: Vec<(String, String)>,
-    /// `user`, `uid`, `user:group` or `uid:gid`.
-    pub user: String,
-    /// Working directory.
-    pub workdir: String,
-    /// Program and arguments that other programs are started by.
-    pub entrypoint: Vec<String>,
-    /// Program and arguments when nothing else is said.
-    pub cmd: Vec<String>,
-    /// Shell of scripts, if not to be found out.
-    pub shell: Vec<String>,
 }
 
 /// One entry of the store.

@@ -23,7 +23,7 @@ use std::{
 };
 
 pub(crate) use entries::{Manifest, StoredFile};
-pub use images::{Evicted, ImageName, Lease, NewImage, PulledImage};
+pub use images::{Evicted, ImageName, Lease, LocalImage, NewImage, PulledImage};
 pub(crate) use objects::{digest, hash};
 pub(crate) use upkeep::key_of;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use tart_assets::{DEFAULT_IMAGE, Evicted, ImageDisk, Kind, PulledImage};
+use tart_assets::{DEFAULT_IMAGE, Evicted, ImageDisk, PulledImage};
 use tart_registry::parse_reference;
 
 use crate::{
@@ -43,21 +43,20 @@ impl Images {
     /// If the store cannot be read.
     pub fn ls(&self) -> Result<Vec<Listed>, ImageError> {
         let mut list = Vec::new();
-        for entry in self.store.ls()?.into_iter().filter(|entry| entry.kind == Kind::Image) {
+        for image in self.store.all_local()? {
             // The default image may be there in several versions.
-            if list.iter().any(|listed: &Listed| listed.names.contains(&entry.name)) {
+            if list.iter().any(|listed: &Listed| listed.names.contains(&image.name)) {
                 continue;
             }
-            let Some(disk) = self.store.local_image(&entry.name)? else { continue };
             list.push(Listed {
                 platform: host_platform().to_owned(),
                 manifest: String::new(),
-                id: format!("sha256:{}", disk.digest),
-                size: entry.size,
-                unused_seconds: entry.unused_for.as_secs(),
-                in_use: self.store.is_leased(&disk),
-                imported: entry.name != DEFAULT_IMAGE,
-                names: vec![entry.name],
+                id: format!("sha256:{}", image.disk.digest),
+                size: image.size,
+                unused_seconds: image.unused_for.as_secs(),
+                in_use: self.store.is_leased(&image.disk),
+                imported: image.name != DEFAULT_IMAGE,
+                names: vec![image.name],
             });
         }
         let references = self.store.references()?;

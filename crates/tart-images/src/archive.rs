@@ -8,7 +8,6 @@ use tart_oci::archive::{self, ArchivedImage};
 use crate::{
     error::ImageError,
     images::{Images, host_platform},
-    pull::asset_config,
 };
 
 impl Images {
@@ -19,7 +18,7 @@ impl Images {
     /// If the name is none, or the source is nothing of that or damaged.
     pub fn import(&self, name: &str, source: &Path) -> Result<ImageDisk, ImageError> {
         let platform = tart_oci::parse_platform(host_platform())?;
-        match archive::open(source, &platform, &self.store.temporary_dir())? {
+        match archive::open(source, &platform, &self.store.temporary())? {
             Some(images) => self.import_archived(name, source, images),
             None => Ok(self.store.import_rootfs(name, source)?),
         }
@@ -49,14 +48,14 @@ impl Images {
         let new = NewImage {
             manifest: image.manifest.clone(),
             id: image.id,
-            config: asset_config(tart_oci::image_config(&image.config)),
+            config: tart_oci::image_config(&image.config),
             details: vec![
                 ("source".to_owned(), source.display().to_string()),
                 ("manifest".to_owned(), image.manifest),
             ],
         };
         self.store.add_named(name, new, |out| {
-            plan.write(&image.layers, out, &|_| {})?;
+            plan.write(&image.layers, out)?;
             Ok::<_, ImageError>(())
         })
     }

@@ -4,7 +4,7 @@ use tart_assets::AssetError;
 use tart_oci::LayerError;
 use tart_registry::RegistryError;
 
-use crate::{policy, policy::PullPolicy, progress::bytes};
+use crate::{policy::PullPolicy, progress::bytes};
 
 /// Why an image cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum ImageError {
         policy: PullPolicy,
     },
     /// All policies failed; the text is of the last one.
-    #[error("failed to pull image \"{name}\" with specified policies {}: {last}", policy::list(policies))]
+    #[error("failed to pull image \"{name}\" with specified policies {}: {last}", PullPolicy::list(policies))]
     Policies {
         /// The name.
         name: String,

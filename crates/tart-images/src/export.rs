@@ -46,7 +46,7 @@ impl Images {
     pub fn export(&self, name: &str, out: &mut dyn Write) -> Result<(), ImageError> {
         let failed = |source| ImageError::File { action: "write", path: "the archive".to_owned(), source };
         let disk = self.disk(name)?;
-        let file = tempfile::tempfile_in(self.store.temporary_dir()).map_err(failed)?;
+        let file = tempfile::tempfile_in(self.store.temporary()).map_err(failed)?;
         let mut spool = Spool { file, hasher: tart_oci::Hasher::default() };
         self.store.unpack(&disk, &mut spool)?;
         let digest = spool.hasher.finish();

@@ -10,7 +10,7 @@ use tart_registry::{CredentialSources, Registry, RegistrySettings, parse_referen
 use crate::{
     error::ImageError,
     log::{ImageLog, Level},
-    policy::{self, PullPolicy},
+    policy::PullPolicy,
 };
 
 /// Digits of a digest that are shown of images without a name.
@@ -131,7 +131,7 @@ impl Images {
         };
         let policies =
             if request.policies.is_empty() { &[PullPolicy::Always][..] } else { &request.policies };
-        let shown = policy::list(policies);
+        let shown = PullPolicy::list(policies);
         let text = format!("Using effective pull policy of {shown} for container {}", request.name);
         log.line(Level::Print, &text);
         let mut last = None;
@@ -270,14 +270,9 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| ImageError::Interrupted)?
 }
 
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
+/// An error with its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -16,6 +16,6 @@ mod pull;
 
 pub use admin::{Listed, PruneReport};
 pub use error::{Cause, ImageError};
-pub use images::{ImageRequest, ImageSettings, Images, LeasedImage, host_platform};
+pub use images::{ImageRequest, ImageSettings, Images, LeasedImage, chain, host_platform};
 pub use log::{ImageLog, Level, Quiet};
 pub use policy::PullPolicy;

@@ -23,6 +23,13 @@ impl PullPolicy {
             Self::Never => "never",
         }
     }
+
+    /// Policies as logs show them: `[always if-not-present]`.
+    #[must_use]
+    pub fn list(policies: &[Self]) -> String {
+        let words: Vec<_> = policies.iter().map(|policy| policy.as_str()).collect();
+        format!("[{}]", words.join(" "))
+    }
 }
 
 impl fmt::Display for PullPolicy {
@@ -45,12 +52,6 @@ impl FromStr for PullPolicy {
     }
 }
 
-/// The policies as the log shows them: `[always if-not-present]`.
-pub(crate) fn list(policies: &[PullPolicy]) -> String {
-    let words: Vec<_> = policies.iter().map(|policy| policy.as_str()).collect();
-    format!("[{}]", words.join(" "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +62,9 @@ mod tests {
             assert_eq!(policy.as_str().parse(), Ok(policy));
         }
         insta::assert_snapshot!("sometimes".parse::<PullPolicy>().unwrap_err(), @"unsupported pull policy `sometimes`: it is one of always, if-not-present, never");
-        assert_eq!(list(&[PullPolicy::Always, PullPolicy::IfNotPresent]), "[always if-not-present]");
+        assert_eq!(
+            PullPolicy::list(&[PullPolicy::Always, PullPolicy::IfNotPresent]),
+            "[always if-not-present]"
+        );
     }
 }

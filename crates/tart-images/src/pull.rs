@@ -11,7 +11,7 @@ use std::{
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use oci_spec::{distribution::Reference, image::Descriptor};
-use tart_assets::{ImageConfig, Lease, NewImage, PulledImage};
+use tart_assets::{Lease, NewImage, PulledImage};
 use tart_oci::{Layer, LayerIndex, LayerSource};
 use tart_registry::{Auth, Resolved};
 use tokio::time::interval;
@@ -22,19 +22,6 @@ use crate::{
     log::{ImageLog, Level},
     progress::{INTERVAL, LayerProgress, PullProgress},
 };
-
-/// Most layers of an image.
-const MAX_LAYERS: usize = 512;
-
-/// What an image is made of, whether it comes from a registry or an archive.
-pub(crate) struct Parts {
-    pub(crate) manifest: String,
-    pub(crate) id: String,
-    pub(crate) config: ImageConfig,
-    pub(crate) details: Vec<(String, String)>,
-    pub(crate) layers: Vec<Layer>,
-    pub(crate) indexes: Vec<LayerIndex>,
-}
 
 /// A layer to be fetched.
 struct Fetch<'a> {
@@ -50,10 +37,10 @@ struct Fetch<'a> {
 
 /// Ends the blocking work of a pull whose future is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Stop(Arc<AtomicBool>);
+struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+    fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }
 }
@@ -126,19 +113,16 @@ impl Images {
     ) -> Result<PulledImage, ImageError> {
         let stop = Stop::default();
         let (layers, indexes, leases) = self.layers(wanted, by_digest, auth, resolved, &stop).await?;
-        let config = tart_oci::image_config(&resolved.config);
-        let parts = Parts {
+        let image = NewImage {
             manifest: resolved.manifest_digest.to_string(),
             id: resolved.manifest.config().digest().to_string(),
-            config: asset_config(config),
+            config: tart_oci::image_config(&resolved.config),
             details: vec![
                 ("name".to_owned(), wanted.reference.whole()),
                 ("platform".to_owned(), wanted.platform.clone()),
             ],
-            layers,
-            indexes,
         };
-        let image = self.convert(parts, &stop, wanted.log).await;
+        let image = self.convert(image, layers, indexes, &stop, wanted.log).await;
         drop(leases);
         image
     }
@@ -161,7 +145,7 @@ impl Images {
     ) -> Result<(Vec<Layer>, Vec<LayerIndex>, Vec<Lease>), ImageError> {
         let descriptors = resolved.manifest.layers();
         let diff_ids = resolved.config.rootfs().diff_ids();
-        tart_oci::check_layers(descriptors, diff_ids, MAX_LAYERS)?;
+        tart_oci::check_layers(descriptors, diff_ids)?;
         let mut progress = PullProgress::default();
         let mut fetches = Vec::new();
         for (position, (descriptor, diff_id)) in descriptors.iter().zip(diff_ids).enumerate() {
@@ -229,25 +213,21 @@ impl Images {
     }
 
     /// Merges the layers into a disk of the store.
-    pub(crate) async fn convert(
+    async fn convert(
         &self,
-        parts: Parts,
+        image: NewImage,
+        layers: Vec<Layer>,
+        indexes: Vec<LayerIndex>,
         stop: &Stop,
         log: &dyn ImageLog,
     ) -> Result<PulledImage, ImageError> {
-        log.line(Level::Print, &format!("Making a disk of {} layers ...", parts.layers.len()));
+        log.line(Level::Print, &format!("Making a disk of {} layers ...", layers.len()));
         let (store, limits, flag) = (self.store.clone(), self.settings.limits.clone(), stop.flag());
         blocking(move || {
-            let plan = tart_oci::merge(parts.indexes, &limits)?;
-            let image = NewImage {
-                manifest: parts.manifest,
-                id: parts.id,
-                config: parts.config,
-                details: parts.details,
-            };
+            let plan = tart_oci::merge(indexes, &limits)?;
             store.add_pulled(image, |out| {
                 let mut out = Interruptible { inner: out, stop: flag };
-                plan.write(&parts.layers, &mut out, &|_| {})?;
+                plan.write(&layers, &mut out)?;
                 Ok(())
             })
         })
@@ -255,7 +235,7 @@ impl Images {
     }
 
     /// Waits until no other process of this host fetches the same.
-    pub(crate) async fn alone(&self, digest: &str, log: &dyn ImageLog) -> Result<std::fs::File, ImageError> {
+    async fn alone(&self, digest: &str, log: &dyn ImageLog) -> Result<std::fs::File, ImageError> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let (store, wanted) = (self.store.clone(), digest.to_owned());
         let waiting = move || {
@@ -282,7 +262,7 @@ impl Images {
     }
 
     /// Evicts others if the new image needs their room.
-    pub(crate) async fn keep_quota(&self, image: PulledImage) -> Result<PulledImage, ImageError> {
+    async fn keep_quota(&self, image: PulledImage) -> Result<PulledImage, ImageError> {
         let Some(quota) = self.settings.quota else { return Ok(image) };
         if image.size > quota {
             let (store, manifest) = (self.store.clone(), image.manifest.clone());
@@ -328,18 +308,6 @@ async fn reported<T>(
         log.line(Level::Print, &progress.line());
     }
     result
-}
-
-/// What commands in the image run with.
-pub(crate) fn asset_config(config: tart_oci::RunConfig) -> ImageConfig {
-    ImageConfig {
-        env: config.env,
-        user: config.user,
-        workdir: config.workdir,
-        entrypoint: config.entrypoint,
-        cmd: config.cmd,
-        shell: config.shell,
-    }
 }
 
 /// A file, or a stream, whose use ends when the pull is given up.

@@ -14,7 +14,7 @@ use tart_images::{
     Cause, ImageError, ImageLog, ImageRequest, ImageSettings, Images, LeasedImage, Level, PullPolicy, Quiet,
 };
 use tart_registry::{CredentialSources, JobCredential};
-use tart_test_registry::{Compression, Files, ImageBuilder, Options, TestRegistry, write_index};
+use tart_test_registry::{Compression, Files, ImageBuilder, Options, TestRegistry, samples, write_index};
 
 #[derive(Debug, Default)]
 struct Lines(Mutex<Vec<String>>);
@@ -41,9 +41,7 @@ impl Scene {
     }
 
     fn push(&self, image: &ImageBuilder, name: &str) {
-        let layout = tempfile::tempdir().unwrap();
-        image.write(layout.path(), "one").unwrap();
-        self.registry.push(layout.path(), "one", name).unwrap();
+        self.registry.push_image(image, name).unwrap();
     }
 
     fn request(&self, name: &str, policies: &[PullPolicy]) -> ImageRequest {
@@ -299,13 +297,7 @@ impl Drop for SmallDisk {
 }
 
 fn noise(seed: u64, mib: usize) -> ImageBuilder {
-    let mut state = seed;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        state.to_be_bytes()[0]
-    })
-    .take(mib << 20)
-    .collect();
+    let noise = samples::noise(seed, mib << 20);
     ImageBuilder::new().layer(Files::new().file("noise", 0o644, noise).tar(), Compression::Gzip)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use tart_job::context::{Product, RunnerContext, RunnerScripts, TlsFiles};
+use tart_job::context::{Product, RunnerContext};
 use tart_job::log::Source;
 use tart_job::outcome::{Failure, Progress, Verdict};
 use tart_job::plan::JobPlan;
@@ -89,31 +89,22 @@ impl World {
             ("GIT_CONFIG_KEY_1", "protocol.file.allow"),
             ("GIT_CONFIG_VALUE_1", "always"),
         ];
+        let product = Product {
+            name: "tart".into(),
+            version: "0.1.0".into(),
+            revision: "abcdef01".into(),
+            os: "linux".into(),
+            architecture: "amd64".into(),
+        };
         RunnerContext {
-            product: Product {
-                name: "tart".into(),
-                version: "0.1.0".into(),
-                revision: "abcdef01".into(),
-                os: "linux".into(),
-                architecture: "amd64".into(),
-            },
             short_token: "t1_abc".into(),
-            host_name: None,
             environment: environment.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
             feature_flags: BTreeMap::from([("FF_TIMESTAMPS".to_owned(), false)]),
             builds_dir: self.path("builds"),
             cache_dir: self.path("cache"),
-            shared_builds_dir: false,
             custom_build_dir: false,
-            clean_git_config: true,
-            debug_trace_disabled: false,
-            concurrent_id: 0,
-            concurrent_project_id: 0,
-            clone_url: None,
-            tls: TlsFiles::default(),
             correlation_id: Some("01HX".into()),
-            scripts: RunnerScripts::default(),
-            secrets: Vec::new(),
+            ..RunnerContext::plain(product)
         }
     }
 

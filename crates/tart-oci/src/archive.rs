@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     error::{LayerError, text},
-    layer::{Layer, LayerSource, check_layers, decompressed},
+    layer::{Layer, LayerSource, MAX_LAYERS, check_layers, decompressed},
     limits::Limits,
     platform::select,
     read::{Kind, Reader},
@@ -22,9 +22,6 @@ use crate::{
 
 /// Most bytes of a manifest or configuration.
 const MAX_JSON: u64 = 8 << 20;
-
-/// Most layers of an image.
-const MAX_LAYERS: usize = 512;
 
 /// The name of an image in an OCI layout.
 const REFERENCE: &str = "org.opencontainers.image.ref.name";
@@ -131,7 +128,7 @@ impl Container {
         if start.starts_with(&[0x1f, 0x8b]) || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
             let limits = Limits::default();
             let mut plain = decompressed(Box::new(file)).map_err(failed)?.take(limits.total_bytes);
-            let mut spooled = tempfile_in(spool).map_err(failed)?;
+            let mut spooled = tempfile::tempfile_in(spool).map_err(failed)?;
             io::copy(&mut plain, &mut spooled).map_err(failed)?;
             spooled.flush().map_err(failed)?;
             file = spooled;
@@ -202,7 +199,7 @@ impl Container {
     fn image(&self, descriptor: &Descriptor, tags: Vec<String>) -> Result<ArchivedImage, LayerError> {
         let manifest: ImageManifest = parse("a manifest", &self.blob(descriptor)?)?;
         let config: ImageConfiguration = parse("a configuration", &self.blob(manifest.config())?)?;
-        check_layers(manifest.layers(), config.rootfs().diff_ids(), MAX_LAYERS)?;
+        check_layers(manifest.layers(), config.rootfs().diff_ids())?;
         let mut layers = Vec::new();
         for (layer, diff_id) in manifest.layers().iter().zip(config.rootfs().diff_ids()) {
             let name = blob_name(layer.digest().as_ref());
@@ -287,10 +284,6 @@ impl Reader<'_, &mut Counting<'_>> {
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         Ok(())
     }
-}
-
-fn tempfile_in(directory: &Path) -> io::Result<File> {
-    tempfile::tempfile_in(directory)
 }
 
 fn is_list(descriptor: &Descriptor) -> bool {

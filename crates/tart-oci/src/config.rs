@@ -1,10 +1,12 @@
 //! What an image says about running commands in it.
 
 use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
 
 /// What an image says about running commands in it. Empty means nothing said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RunConfig {
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageConfig {
     /// Environment variables; what has no `=` is left out.
     pub env: Vec<(String, String)>,
     /// `user`, `uid`, `user:group` or `uid:gid`.
@@ -23,10 +25,10 @@ pub struct RunConfig {
 
 /// What a configuration says about running commands.
 #[must_use]
-pub fn image_config(configuration: &ImageConfiguration) -> RunConfig {
-    let Some(config) = configuration.config() else { return RunConfig::default() };
+pub fn image_config(configuration: &ImageConfiguration) -> ImageConfig {
+    let Some(config) = configuration.config() else { return ImageConfig::default() };
     let env = config.env().iter().flatten();
-    RunConfig {
+    ImageConfig {
         env: env
             .filter_map(|entry| entry.split_once('='))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -48,7 +50,7 @@ mod tests {
     fn what_is_not_said_is_empty() {
         let bare = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
         let bare: ImageConfiguration = serde_json::from_str(bare).unwrap();
-        assert_eq!(image_config(&bare), RunConfig::default());
+        assert_eq!(image_config(&bare), ImageConfig::default());
     }
 
     #[test]
@@ -58,7 +60,7 @@ mod tests {
             "WorkingDir":"/w","ExposedPorts":{"5432/tcp":{}},"Healthcheck":{"Test":["CMD","x"]}}}"#;
         let full: ImageConfiguration = serde_json::from_str(full).unwrap();
         insta::assert_debug_snapshot!(image_config(&full), @r#"
-        RunConfig {
+        ImageConfig {
             env: [
                 (
                     "A",

@@ -98,6 +98,9 @@ pub(crate) fn decompressed(source: Box<dyn Read + Send>) -> io::Result<Box<dyn R
     })
 }
 
+/// Most layers of an image.
+pub(crate) const MAX_LAYERS: usize = 512;
+
 /// The beginning of a digest.
 pub(crate) fn short(digest: &str) -> String {
     let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
@@ -108,13 +111,13 @@ pub(crate) fn short(digest: &str) -> String {
 ///
 /// # Errors
 /// If there are none, too many, or not as many as digests.
-pub fn check_layers(descriptors: &[Descriptor], diff_ids: &[String], most: usize) -> Result<(), LayerError> {
+pub fn check_layers(descriptors: &[Descriptor], diff_ids: &[String]) -> Result<(), LayerError> {
     let problem = if descriptors.len() != diff_ids.len() {
         format!("the manifest has {} layers and the configuration {}", descriptors.len(), diff_ids.len())
     } else if descriptors.is_empty() {
         "it has no layers".to_owned()
-    } else if descriptors.len() > most {
-        format!("it has {} layers, more than {most}", descriptors.len())
+    } else if descriptors.len() > MAX_LAYERS {
+        format!("it has {} layers, more than {MAX_LAYERS}", descriptors.len())
     } else {
         return Ok(());
     };

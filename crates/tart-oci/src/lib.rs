@@ -17,7 +17,7 @@ mod platform;
 mod read;
 mod write;
 
-pub use config::{RunConfig, image_config};
+pub use config::{ImageConfig, image_config};
 pub use error::LayerError;
 pub use hash::Hasher;
 pub use index::{LayerIndex, index};

@@ -315,19 +315,6 @@ impl Plan {
             self.tree.remove(&path);
         }
     }
-
-    /// How many files are left.
-    #[must_use]
-    pub fn entries(&self) -> u64 {
-        self.tree.len() as u64
-    }
-
-    /// Bytes of the files that are left; names of the same file count once.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let numbers: HashSet<_> = self.tree.values().collect();
-        numbers.into_iter().filter_map(|number| self.inodes.get(*number)).map(|inode| inode.size).sum()
-    }
 }
 
 /// Whether an entry is about lower layers.

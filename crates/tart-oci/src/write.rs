@@ -14,9 +14,6 @@ use crate::{
     read::{Broken, Kind, Reader},
 };
 
-/// Bytes between two reports of progress.
-const REPORT: u64 = 8 << 20;
-
 /// What an archive holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -32,13 +29,8 @@ impl Plan {
     ///
     /// # Errors
     /// If a layer cannot be read again, is not what it was, or `out` takes no more.
-    pub fn write(
-        &self,
-        layers: &[Layer],
-        out: &mut dyn Write,
-        progress: &dyn Fn(u64),
-    ) -> Result<Summary, LayerError> {
-        let mut archive = Archive { out, summary: Summary::default(), reported: 0, progress };
+    pub fn write(&self, layers: &[Layer], out: &mut dyn Write) -> Result<Summary, LayerError> {
+        let mut archive = Archive { out, summary: Summary::default() };
         // The content of a file is under the first of its names.
         let mut first: HashMap<usize, &[u8]> = HashMap::new();
         let mut wanted: HashMap<(usize, u32), (&Inode, &[u8])> = HashMap::new();
@@ -108,8 +100,6 @@ impl Plan {
 struct Archive<'a> {
     out: &'a mut dyn Write,
     summary: Summary,
-    reported: u64,
-    progress: &'a dyn Fn(u64),
 }
 
 impl Archive<'_> {
@@ -166,10 +156,6 @@ impl Archive<'_> {
         let zeros = zeros.get(..usize::try_from(padding).unwrap_or(0)).unwrap_or_default();
         self.out.write_all(zeros).map_err(LayerError::Write)?;
         self.summary.bytes += size;
-        if self.summary.bytes - self.reported >= REPORT {
-            self.reported = self.summary.bytes;
-            (self.progress)(self.reported);
-        }
         Ok(())
     }
 }

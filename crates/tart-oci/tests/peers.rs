@@ -31,7 +31,7 @@ fn merged(layout: &Path, to: &Path) {
     let indexes =
         image.layers.iter().enumerate().map(|(at, layer)| index(layer, at, &limits).unwrap()).collect();
     let plan = merge(indexes, &limits).unwrap();
-    plan.write(&image.layers, &mut fs::File::create(to).unwrap(), &|_| {}).unwrap();
+    plan.write(&image.layers, &mut fs::File::create(to).unwrap()).unwrap();
 }
 
 /// What can be compared of a tree: kind, mode, owner, content or target or device, links, attributes.

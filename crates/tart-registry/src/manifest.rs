@@ -30,8 +30,6 @@ pub struct Resolved {
     pub manifest_digest: Digest,
     /// The manifest.
     pub manifest: ImageManifest,
-    /// Its bytes.
-    pub manifest_json: Vec<u8>,
     /// The configuration.
     pub config: ImageConfiguration,
     /// Its bytes.

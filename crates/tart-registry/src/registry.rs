@@ -154,14 +154,14 @@ impl Registry {
             problem,
         };
         let (digest, json) = self.manifest(endpoint, reference, auth).await?;
-        let (index_digest, digest, json, manifest) = match document(&json).map_err(content)? {
-            Document::Manifest(manifest) => (None, digest, json, *manifest),
+        let (index_digest, digest, manifest) = match document(&json).map_err(content)? {
+            Document::Manifest(manifest) => (None, digest, *manifest),
             Document::Index(index) => {
                 let chosen = tart_oci::select(&index, platform)?;
                 let chosen = reference.clone_with_digest(chosen.digest().to_string());
                 let (inner, json) = self.manifest(endpoint, &chosen, auth).await?;
                 match document(&json).map_err(content)? {
-                    Document::Manifest(manifest) => (Some(digest), inner, json, *manifest),
+                    Document::Manifest(manifest) => (Some(digest), inner, *manifest),
                     Document::Index(_) => return Err(content("an index in an index".to_owned())),
                 }
             }
@@ -174,7 +174,6 @@ impl Registry {
             index_digest,
             manifest_digest: digest,
             manifest,
-            manifest_json: json,
             config,
             config_json,
         })

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use tart_config::Config;
 use tart_gitlab::{ApiError, RequestAnswer, SystemId};
+use tart_images::chain;
 use tart_job::context::Product;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -322,10 +323,4 @@ async fn wait_until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::process::Server;
+use crate::{ImageBuilder, process::Server};
 
 /// How a registry is started.
 #[derive(Debug, Clone, Default)]
@@ -90,6 +90,16 @@ impl TestRegistry {
     /// What skopeo says.
     pub fn push(&self, layout: &Path, tag: &str, name: &str) -> anyhow::Result<()> {
         self.copy(&format!("oci:{}:{tag}", layout.display()), name, &["--all"])
+    }
+
+    /// Writes an image to a layout of its own and copies it here.
+    ///
+    /// # Errors
+    /// As [`Self::push`], or if the layout cannot be written.
+    pub fn push_image(&self, image: &ImageBuilder, name: &str) -> anyhow::Result<()> {
+        let layout = tempfile::tempdir()?;
+        image.write(layout.path(), "one")?;
+        self.push(layout.path(), "one", name)
     }
 
     /// The same with a manifest as Docker makes them instead of OCI's.

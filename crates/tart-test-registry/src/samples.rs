@@ -44,6 +44,18 @@ pub fn busybox() -> anyhow::Result<ImageBuilder> {
         .config("Env", json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"])))
 }
 
+/// Bytes that do not compress, the same for the same seed.
+#[must_use]
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    })
+    .take(length)
+    .collect()
+}
+
 /// An image without a shell: one program, `/app`.
 ///
 /// # Errors

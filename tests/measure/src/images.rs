@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tart_e2e::{Config, Scene, program};
-use tart_test_registry::{Compression, Files, ImageBuilder, Options, TestRegistry};
+use tart_test_registry::{Compression, Files, ImageBuilder, Options, TestRegistry, samples};
 
 use crate::report::{line, seconds};
 
@@ -131,13 +131,8 @@ impl Bench<'_> {
             let name = format!("layer-{size}");
             let layout = self.scene.path(&name);
             // Text that compresses to about a third, as programs do.
-            let mut state = 1_u64;
-            let noise: Vec<u8> = std::iter::repeat_with(|| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                b"abcdefgh"[usize::from(state.to_be_bytes()[0] & 7)]
-            })
-            .take(size << 20)
-            .collect();
+            let letters = |byte: u8| b"abcdefgh"[usize::from(byte & 7)];
+            let noise: Vec<u8> = samples::noise(1, size << 20).into_iter().map(letters).collect();
             let tar = Files::new().file("noise", 0o644, noise).tar();
             let image = ImageBuilder::new().layer(tar, Compression::Gzip).config("Env", json!([]));
             image.write(&layout, "one")?;

@@ -27,7 +27,7 @@ use rustix::fs::FlockOperation;
 
 pub use eviction::Evicted;
 
-use super::{Manifest, Store, entries, key_of, objects};
+use super::{Manifest, Opened, Store, entries, key_of};
 use crate::{
     error::{AssetError, IoContext, Result},
     model::{ImageConfig, ImageDisk, Kind},
@@ -59,6 +59,27 @@ pub struct PulledImage {
     pub unused_for: Duration,
     /// More about it, such as its platform.
     pub details: Vec<(String, String)>,
+}
+
+impl PulledImage {
+    fn new(hex: &str, found: Opened, unused_for: Duration) -> Result<Self> {
+        let size = found.manifest.files.iter().map(|file| file.size).sum();
+        let (id, details) = (found.manifest.name.clone(), found.manifest.details.clone());
+        Ok(Self { manifest: format!("sha256:{hex}"), id, disk: found.image()?, size, unused_for, details })
+    }
+}
+
+/// An image of the administrator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalImage {
+    /// Its name.
+    pub name: String,
+    /// Its disk.
+    pub disk: ImageDisk,
+    /// Bytes of its disk.
+    pub size: u64,
+    /// How long it was not used.
+    pub unused_for: Duration,
 }
 
 /// An image that is stored.
@@ -101,25 +122,11 @@ impl Store {
     /// If the digest is none, or the store cannot be read.
     pub fn pulled(&self, manifest: &str) -> Result<Option<PulledImage>> {
         let hex = digits(manifest)?;
-        match self.find(Kind::Pulled, hex)? {
-            Some(found) => {
-                let size = found.manifest.files.iter().map(|file| file.size).sum();
-                let (id, details) = (found.manifest.name.clone(), found.manifest.details.clone());
-                let manifest = format!("sha256:{hex}");
-                Ok(Some(PulledImage {
-                    manifest,
-                    id,
-                    disk: found.image()?,
-                    size,
-                    unused_for: Duration::ZERO,
-                    details,
-                }))
-            }
-            None => Ok(None),
-        }
+        let found = self.find(Kind::Pulled, hex)?;
+        found.map(|found| PulledImage::new(hex, found, Duration::ZERO)).transpose()
     }
 
-    /// All images that were fetched or imported, the one that was used last first.
+    /// All images that were fetched or imported, the one that was used last first. No disk is read.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -127,22 +134,31 @@ impl Store {
         let mut images = Vec::new();
         for (path, manifest, unused_for) in self.entries_of(Kind::Pulled)? {
             let Some(manifest) = manifest else { continue };
-            let Some(file) = manifest.files.first() else { continue };
-            images.push(PulledImage {
-                manifest: format!("sha256:{}", key(&path)),
-                id: manifest.name.clone(),
-                size: file.size,
-                disk: ImageDisk {
-                    path: objects::path(self.root(), &file.digest),
-                    fstype: squashfs::FSTYPE,
-                    digest: file.digest.clone(),
-                    config: manifest.image.clone(),
-                },
-                unused_for,
-                details: manifest.details,
-            });
+            let unchecked = Opened { root: self.root.clone(), manifest };
+            images.extend(PulledImage::new(&key(&path), unchecked, unused_for).ok());
         }
         images.sort_by_key(|image| image.unused_for);
+        Ok(images)
+    }
+
+    /// All images that [`Self::local_image`] finds by a name, by name; of several versions, the one that was used last
+    /// first. No disk is read, and none of them counts as used.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn all_local(&self) -> Result<Vec<LocalImage>> {
+        let mut images = Vec::new();
+        for (path, manifest, unused_for) in self.entries_of(Kind::Image)? {
+            let Some(manifest) = manifest else { continue };
+            if !key(&path).starts_with(entries::NAMED) && manifest.name != super::DEFAULT_IMAGE {
+                continue;
+            }
+            let (name, size) = (manifest.name.clone(), manifest.files.iter().map(|file| file.size).sum());
+            let unchecked = Opened { root: self.root.clone(), manifest };
+            let local = unchecked.image().map(|disk| LocalImage { name, disk, size, unused_for });
+            images.extend(local.ok());
+        }
+        images.sort_by(|a, b| (&a.name, a.unused_for).cmp(&(&b.name, b.unused_for)));
         Ok(images)
     }
 
@@ -221,7 +237,7 @@ impl Store {
         Ok(names)
     }
 
-    /// Keeps a disk from being evicted. Nothing if it has just been.
+    /// Keeps a disk from being evicted. Nothing if it has just been. Blocks.
     ///
     /// # Errors
     /// If the disk cannot be opened.
@@ -239,10 +255,8 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).at("open", path),
         };
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
-            // Somebody has it exclusively, which is to remove it.
-            return Ok(None);
-        }
+        // Who has it exclusively is about to remove it, or only looks whether it is in use: that takes no time.
+        rustix::fs::flock(&file, FlockOperation::LockShared).at("lock", path)?;
         let inode = file.metadata().at("look at", path)?.ino();
         let same = fs::metadata(path).is_ok_and(|now| now.ino() == inode);
         Ok(same.then_some(Lease { _file: file }))
@@ -257,7 +271,7 @@ impl Store {
             return self.image(name).map(Some);
         }
         let Ok(key) = entries::name_key(name) else { return Ok(None) };
-        self.find(Kind::Image, &key)?.map(super::Opened::image).transpose()
+        self.find(Kind::Image, &key)?.map(Opened::image).transpose()
     }
 
     /// Makes an image of the administrator from the tar stream that `write` writes. An image of that name is replaced.

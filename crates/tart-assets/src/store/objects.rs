@@ -67,11 +67,16 @@ impl Write for Draft {
     }
 }
 
+/// Opens a file that is there to be locked.
+pub(super) fn open_lock(path: &Path) -> Result<File> {
+    File::options().create(true).append(true).open(path).at("open", path)
+}
+
 impl Store {
     /// Waits until no other process builds or removes anything here. The lock ends with the returned file.
     pub(crate) fn lock(&self) -> Result<File> {
         let path = self.root.join("lock");
-        let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
+        let file = open_lock(&path)?;
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             self.progress().step("waiting for another process that builds assets");
             rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
@@ -87,11 +92,7 @@ impl Store {
 
     /// Where unfinished files are.
     #[must_use]
-    pub fn temporary_dir(&self) -> PathBuf {
-        self.temporary()
-    }
-
-    pub(crate) fn temporary(&self) -> PathBuf {
+    pub fn temporary(&self) -> PathBuf {
         self.root.join("tmp")
     }
 

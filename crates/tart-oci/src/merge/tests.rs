@@ -64,7 +64,7 @@ fn merged(layers: &[&[Raw<'_>]]) -> Result<(Plan, Vec<Layer>), LayerError> {
 /// The archive that is written: kind, content or target, by path.
 fn written(plan: &Plan, layers: &[Layer]) -> BTreeMap<String, (char, String)> {
     let mut archive = Vec::new();
-    let summary = plan.write(layers, &mut archive, &|_| {}).unwrap();
+    let summary = plan.write(layers, &mut archive).unwrap();
     let mut files = BTreeMap::new();
     for entry in tar::Archive::new(&*archive).entries().unwrap() {
         let mut entry = entry.unwrap();
@@ -250,7 +250,7 @@ fn links_cannot_take_the_time_of_the_host() {
 fn a_layer_that_changes_between_the_readings_is_noticed() {
     let (plan, _) = merged(&[&[('f', "a", "content")]]).unwrap();
     for other in [tar(&[('f', "a", "longer content")]), Vec::new(), tar(&[('d', "a", "")])] {
-        let error = plan.write(&[layer(other)], &mut Vec::new(), &|_| {}).unwrap_err();
+        let error = plan.write(&[layer(other)], &mut Vec::new()).unwrap_err();
         insta::allow_duplicates! {
             insta::assert_snapshot!(error, @"layer 0123456789ab: it changed while the image was made");
         }
@@ -404,7 +404,7 @@ fn attributes_that_a_disk_cannot_have_are_left_out() {
     let limits = Limits::default();
     let plan = merge(vec![index(&layers[0], 0, &limits).unwrap()], &limits).unwrap();
     let mut archive = Vec::new();
-    plan.write(&layers, &mut archive, &|_| {}).unwrap();
+    plan.write(&layers, &mut archive).unwrap();
     let text = String::from_utf8_lossy(&archive);
     assert!(text.contains("SCHILY.xattr.user.a=xyz\n"), "{text}");
     assert!(!text.contains("eHl6") && !text.contains("posix_acl"), "{text}");

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use tart_gitlab::{AssignedJob, JobRequest, RequestOutcome};
+use tart_images::chain;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::supervise::{self, Assignment, JobEnd};
-use super::{Daemon, Phase, Polled, after, chain};
+use super::{Daemon, Phase, Polled, after};
 
 impl Daemon {
     /// Offers the next runner to ask for a job. Every runner has its turn once in `check_interval`.

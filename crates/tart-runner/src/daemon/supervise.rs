@@ -6,6 +6,7 @@ use futures::FutureExt as _;
 use tart_gitlab::{
     Acknowledgement, AssignedJob, FinalState, FinishOutcome, JobHandle, JobTrace, RemoteSignal, TraceOptions,
 };
+use tart_images::chain;
 use tart_job::flags::Flag;
 use tart_job::outcome::{Failure, Verdict};
 use tart_job::plan::JobPlan;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use super::entry::Entry;
 use super::executor::JobExecutor;
 use super::slots::Slot;
-use super::{DaemonOptions, chain, context};
+use super::{DaemonOptions, context};
 use crate::{JobObserver, JobReport, JobSignal};
 
 /// A job, and what it is run with.

@@ -2,7 +2,7 @@
 
 use globset::GlobBuilder;
 use tart_assets::DEFAULT_IMAGE;
-use tart_images::{Cause, ImageError, ImageRequest, PullPolicy};
+use tart_images::{Cause, ImageError, ImageRequest, PullPolicy, chain};
 use tart_job::outcome::Failure;
 use tart_job::variables::JobVariables;
 use tart_registry::{CredentialSources, JobCredential};
@@ -92,8 +92,8 @@ impl Wishes<'_> {
         }
         Err(Failure::configuration(format!(
             "pull_policy ({}) defined in {whose} is not one of the allowed_pull_policies ({})",
-            words(&chosen),
-            words(&allowed)
+            PullPolicy::list(&chosen),
+            PullPolicy::list(&allowed)
         )))
     }
 
@@ -194,11 +194,6 @@ fn policy(policy: &tart_config::PullPolicy) -> PullPolicy {
     }
 }
 
-fn words(policies: &[PullPolicy]) -> String {
-    let words: Vec<_> = policies.iter().map(|policy| policy.as_str()).collect();
-    format!("[{}]", words.join(" "))
-}
-
 /// Whether one of the patterns fits; no patterns allow everything. `*` stops at slashes, `**` does not.
 fn is_allowed(name: &str, patterns: &[String]) -> bool {
     patterns.is_empty()
@@ -220,19 +215,13 @@ fn not_allowed(kind: &str, name: &str, kinds: &str, patterns: &[String]) -> Fail
 
 /// Why there is no image.
 pub(super) fn failure(error: &ImageError) -> Failure {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
     let reason = match error.cause() {
         Cause::Configuration => FailureReason::RunnerConfigurationError,
         Cause::Network => FailureReason::RunnerExternalDependencyFailure,
         Cause::Image => FailureReason::ImagePullFailure,
         Cause::Host => FailureReason::RunnerSystemFailure,
     };
-    Failure::Other { message: text, reason }
+    Failure::Other { message: chain(error), reason }
 }
 
 #[cfg(test)]

@@ -9,9 +9,7 @@ use tart_test_gitlab::{Image, JobHandle, JobSpec, JobState};
 use tart_test_registry::{Compression, Files, ImageBuilder, Options, TestRegistry, samples};
 
 fn push(registry: &TestRegistry, image: &ImageBuilder, name: &str) {
-    let layout = tempfile::tempdir().expect("a temporary directory");
-    image.write(layout.path(), "one").expect("the layout is written");
-    registry.push(layout.path(), "one", name).expect("the registry takes it");
+    registry.push_image(image, name).expect("the registry takes it");
 }
 
 /// Busybox with an entrypoint, a user, variables and a working directory.
@@ -61,14 +59,7 @@ fn assert_has(log: &str, expected: &[&str]) {
 
 /// Busybox and a file that is too large for the buffers on the way, and does not compress.
 fn large() -> ImageBuilder {
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        state.to_be_bytes()[0]
-    })
-    .take(24 << 20)
-    .collect();
-    let files = Files::new().file("noise", 0o644, noise);
+    let files = Files::new().file("noise", 0o644, samples::noise(1, 24 << 20));
     samples::busybox().expect("busybox-static is installed").layer(files.tar(), Compression::Gzip)
 }
 

@@ -8,7 +8,7 @@ use super::{PulledImage, digits, is_locked, key, remove};
 use crate::{
     error::{AssetError, IoContext, Result},
     model::Kind,
-    store::{Store, objects},
+    store::{Store, objects, upkeep::Found},
 };
 
 /// What an eviction removed.
@@ -24,6 +24,13 @@ pub struct Evicted {
     pub left: u64,
 }
 
+impl Evicted {
+    fn count(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.left = self.left.saturating_sub(bytes);
+    }
+}
+
 impl Store {
     /// Removes layers, then images, those first that were not used for longest, until all of them take no more than
     /// `quota` bytes together. Images in use and those of `keep` (manifest digests) stay.
@@ -35,30 +42,19 @@ impl Store {
         let mut evicted = Evicted { left: self.pulled_bytes()?, ..Evicted::default() };
         let mut layers = self.entries_of(Kind::Layer)?;
         layers.sort_by_key(|(_, _, age)| std::cmp::Reverse(*age));
-        for (path, manifest, _) in layers {
+        for layer in layers {
             if evicted.left <= quota {
                 return Ok(evicted);
             }
-            let hex = key(&path);
-            if is_locked(&objects::path(self.root(), &hex)) {
-                continue;
-            }
-            self.remove_layer(&hex)?;
-            let bytes = manifest.map_or(0, |manifest| manifest.files.iter().map(|file| file.size).sum());
-            evicted.layers += 1;
-            evicted.bytes += bytes;
-            evicted.left = evicted.left.saturating_sub(bytes);
+            self.evict_layer(layer, &mut evicted)?;
         }
         for image in self.all_pulled()?.into_iter().rev() {
             if evicted.left <= quota {
                 break;
             }
-            if keep.contains(&image.manifest) || !self.remove_unless_used(&image)? {
-                continue;
+            if !keep.contains(&image.manifest) {
+                self.evict_image(image, &mut evicted)?;
             }
-            evicted.bytes += image.size;
-            evicted.left = evicted.left.saturating_sub(image.size);
-            evicted.images.push(image.manifest);
         }
         Ok(evicted)
     }
@@ -70,21 +66,33 @@ impl Store {
     pub fn prune_pulled(&self, unused_for: Duration) -> Result<Evicted> {
         let _lock = self.images_lock()?;
         let mut evicted = Evicted::default();
-        for (path, manifest, age) in self.entries_of(Kind::Layer)? {
-            if age >= unused_for && !is_locked(&objects::path(self.root(), &key(&path))) {
-                self.remove_layer(&key(&path))?;
-                evicted.layers += 1;
-                evicted.bytes += manifest.map_or(0, |entry| entry.files.iter().map(|file| file.size).sum());
-            }
+        for layer in self.entries_of(Kind::Layer)?.into_iter().filter(|(_, _, age)| *age >= unused_for) {
+            self.evict_layer(layer, &mut evicted)?;
         }
-        for image in self.all_pulled()? {
-            if image.unused_for >= unused_for && self.remove_unless_used(&image)? {
-                evicted.bytes += image.size;
-                evicted.images.push(image.manifest);
-            }
+        for image in self.all_pulled()?.into_iter().filter(|image| image.unused_for >= unused_for) {
+            self.evict_image(image, &mut evicted)?;
         }
         evicted.left = self.pulled_bytes()?;
         Ok(evicted)
+    }
+
+    fn evict_layer(&self, (path, manifest, _): Found, evicted: &mut Evicted) -> Result<()> {
+        let hex = key(&path);
+        if !is_locked(&objects::path(self.root(), &hex)) {
+            self.remove_layer(&hex)?;
+            evicted.layers += 1;
+            let files = manifest.map(|manifest| manifest.files).unwrap_or_default();
+            evicted.count(files.iter().map(|file| file.size).sum());
+        }
+        Ok(())
+    }
+
+    fn evict_image(&self, image: PulledImage, evicted: &mut Evicted) -> Result<()> {
+        if self.remove_unless_used(&image)? {
+            evicted.count(image.size);
+            evicted.images.push(image.manifest);
+        }
+        Ok(())
     }
 
     /// Removes an image with its names. False if it is in use.
@@ -147,7 +155,7 @@ impl Store {
     /// Nobody else evicts meanwhile. Not the store's own lock: builds hold that for minutes.
     fn images_lock(&self) -> Result<File> {
         let path = self.root().join("images.lock");
-        let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
+        let file = objects::open_lock(&path)?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
         Ok(file)
     }

@@ -88,7 +88,7 @@ impl Store {
     pub fn discard_layer(&self, digest: &str) -> Result<()> {
         let hex = digits(digest)?;
         let path = self.root().join("locks").join(hex);
-        let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
+        let file = objects::open_lock(&path)?;
         let fetched = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
         if fetched || is_locked(&objects::path(self.root(), hex)) {
             return Ok(());
@@ -105,7 +105,7 @@ impl Store {
         let path = self.root().join("locks").join(digits(digest)?);
         let mut waiting = Some(waiting);
         loop {
-            let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
+            let file = objects::open_lock(&path)?;
             if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
                 if let Some(waiting) = waiting.take() {
                     waiting();

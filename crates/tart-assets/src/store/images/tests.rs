@@ -9,7 +9,7 @@ fn store() -> (tempfile::TempDir, Store) {
 }
 
 fn digest(text: &str) -> String {
-    format!("sha256:{}", objects::digest(text.as_bytes()))
+    format!("sha256:{}", crate::store::digest(text.as_bytes()))
 }
 
 /// An image with one file of this text.

@@ -127,7 +127,10 @@ fn only_images_of_the_list_are_allowed() {
 fn a_job_chooses_among_the_allowed_policies() {
     let policies = |image: Value, docker: &str| {
         let case = case(image, docker);
-        case.wishes().policies().map(|chosen| words(&chosen)).map_err(|failure| failure.to_string())
+        case.wishes()
+            .policies()
+            .map(|chosen| PullPolicy::list(&chosen))
+            .map_err(|failure| failure.to_string())
     };
     let list = "pull_policy = [\"always\", \"if-not-present\"]";
     let never = json!({"name": "a", "pull_policy": ["never"]});
