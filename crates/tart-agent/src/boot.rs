@@ -2,7 +2,7 @@
 
 pub mod cmdline;
 mod cpus;
-mod modules;
+pub mod modules;
 mod mounts;
 
 use std::{fs, io, path::Path, time::Duration};
@@ -39,12 +39,6 @@ const TASK_RESERVE: u64 = 1000;
 /// Pages used within this time are not reclaimed: the kernel rather kills a process than to thrash.
 const WORKING_SET_MS: &str = "1000";
 
-/// Kernel settings that containers are used to: everybody may ping and listen on low ports.
-const SETTINGS: [(&str, &str); 2] = [
-    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
-    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
-];
-
 /// Mounts the kernel's file systems, loads modules and sets limits. `init_uptime` is the guest's uptime at the start
 /// of PID 1.
 ///
@@ -57,9 +51,9 @@ pub fn start(reaper: Reaper, init_uptime: Duration) -> io::Result<Machine> {
         console::say(problem);
     }
     optional("cannot shield the agent from the OOM killer", fs::write("/proc/self/oom_score_adj", "-1000"));
-    for (file, value) in SETTINGS {
-        optional(file, fs::write(file, value));
-    }
+    optional("cannot set the network up for everybody", network::relax());
+    // Kernels without modules have no such file.
+    let _missing = fs::write("/proc/sys/kernel/modprobe", modules::LOADER);
     // Kernels without this way to keep a working set have no such file.
     let _missing = fs::write("/sys/kernel/mm/lru_gen/min_ttl_ms", WORKING_SET_MS);
     let files = Rlimit { current: Some(MAX_OPEN_FILES), maximum: Some(MAX_OPEN_FILES) };

@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub(crate) mod command;
 mod input;
+mod isolation;
 mod output;
 mod program;
 pub mod reaper;

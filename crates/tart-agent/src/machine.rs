@@ -1,13 +1,14 @@
 //! What the agent knows of the guest it is in, shared by all sessions and requests.
 
 use std::{
-    os::fd::{BorrowedFd, OwnedFd},
+    collections::HashMap,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use rustix::{fd::AsFd, time::ClockId};
+use rustix::time::ClockId;
 use tart_proto::message::{Hello, Root};
 use tokio_util::task::TaskTracker;
 
@@ -29,7 +30,17 @@ pub struct Machine {
     pub(crate) background: TaskTracker,
     init_uptime: Duration,
     mounts: Mutex<Mounts>,
-    job_namespace: OnceLock<OwnedFd>,
+    namespaces: Mutex<HashMap<Root, Arc<OwnedFd>>>,
+    services: Mutex<Vec<Arc<ServicePlace>>>,
+}
+
+/// Where the processes of a service run, apart from its tree.
+#[derive(Debug)]
+pub(crate) struct ServicePlace {
+    /// Its network namespace.
+    pub(crate) network: OwnedFd,
+    /// Its host name.
+    pub(crate) hostname: String,
 }
 
 /// What was mounted on request.
@@ -60,7 +71,8 @@ impl Machine {
             background: TaskTracker::new(),
             init_uptime,
             mounts: Mutex::default(),
-            job_namespace: OnceLock::new(),
+            namespaces: Mutex::default(),
+            services: Mutex::default(),
         }
     }
 
@@ -78,21 +90,30 @@ impl Machine {
     }
 
     /// The mount namespace whose root is the tree, if it has one.
-    pub(crate) fn namespace_of(&self, root: Root) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn namespace_of(&self, root: Root) -> Option<Arc<OwnedFd>> {
+        locked(&self.namespaces).get(&root).cloned()
+    }
+
+    /// Gives a tree its mount namespace.
+    pub(crate) fn set_namespace(&self, root: Root, namespace: OwnedFd) {
+        locked(&self.namespaces).insert(root, Arc::new(namespace));
+    }
+
+    /// The directory of the files that a tree gets in its `/etc`.
+    pub(crate) fn etc_of(&self, root: Root) -> PathBuf {
         match root {
-            Root::Job => self.job_namespace.get().map(AsFd::as_fd),
-            Root::Agent | Root::Helper => None,
+            Root::Service(number) => self.etc.join(format!("service-{number}")),
+            Root::Agent | Root::Helper | Root::Job => self.etc.clone(),
         }
     }
 
-    /// Gives the job tree its mount namespace, once.
-    pub(crate) fn set_job_namespace(&self, namespace: OwnedFd) {
-        // A second one would be the same tree.
-        let _first = self.job_namespace.set(namespace);
+    /// Where a service runs, once its network is made.
+    pub(crate) fn service(&self, number: u8) -> Option<Arc<ServicePlace>> {
+        locked(&self.services).get(usize::from(number)).cloned()
     }
 
-    pub(crate) fn has_job_namespace(&self) -> bool {
-        self.job_namespace.get().is_some()
+    pub(crate) fn set_services(&self, services: Vec<ServicePlace>) {
+        *locked(&self.services) = services.into_iter().map(Arc::new).collect();
     }
 
     pub(crate) fn mounted(&self, point: PathBuf) {
@@ -115,8 +136,12 @@ impl Machine {
     }
 
     fn mounts(&self) -> MutexGuard<'_, Mounts> {
-        self.mounts.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.mounts)
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Time since the guest's kernel started.

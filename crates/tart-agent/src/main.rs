@@ -1,14 +1,20 @@
-//! `/init` of every guest.
+//! `/init` of every guest, and the program that its kernel starts to load a module.
 
 use std::{process::ExitCode, sync::Arc};
 
-use tart_agent::{boot, console, exec::reaper::Reaper, machine, shutdown, transport};
+use tart_agent::{boot, boot::modules, console, exec::reaper::Reaper, machine, shutdown, transport};
 
 /// Threads for file contents; more would only take memory from the job.
 const MAX_BLOCKING_THREADS: usize = 8;
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
+        let arguments: Vec<_> = std::env::args().collect();
+        if let Some(wanted) = modules::asked_for(arguments.iter().map(String::as_str)) {
+            // The kernel looks for many that nobody has, and says itself what it lacks then.
+            let loaded = modules::load_on_demand(modules::DIRECTORY.as_ref(), wanted);
+            return if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
         console::say("this is PID 1 of a Tart guest; it does nothing when run by hand");
         return ExitCode::from(2);
     }

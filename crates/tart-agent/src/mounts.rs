@@ -13,12 +13,14 @@ use rustix::{
     fs::{CWD, FileType, Mode, OFlags},
     io::Errno,
     mount::{MountFlags, UnmountFlags},
+    process::{Gid, Uid},
 };
 use tart_proto::message::{Failure, MountStep, Root};
 
 use crate::{
     failure,
     machine::Machine,
+    network,
     tree::{self, Tree},
 };
 use plan::{Action, MountPlan};
@@ -30,19 +32,28 @@ pub(crate) async fn make(machine: &Machine, steps: &[MountStep]) -> Result<(), F
             MountStep::Disk { disk, .. } => Some(disk::find(disk).await?),
             _ => None,
         };
-        let read_only = match step {
-            MountStep::System { root } => machine.trees.open(*root)?.is_read_only(),
-            _ => false,
+        let (etc, read_only) = match step {
+            MountStep::System { root } => {
+                let etc = machine.etc_of(*root);
+                if let Root::Service(_) = root {
+                    network::create_names(&etc)
+                        .map_err(|e| failure::system("cannot make the names of a service", e))?;
+                }
+                (etc, machine.trees.open(*root)?.is_read_only())
+            }
+            _ => (PathBuf::new(), false),
         };
-        for action in plan::actions(step, &machine.trees, &machine.etc, device.as_deref(), read_only)? {
+        for action in plan::actions(step, &machine.trees, &etc, device.as_deref(), read_only)? {
             perform(machine, &action)?;
         }
         match step {
             MountStep::Disk { target, read_only: false, .. } => machine.add_scratch(Path::new(target)),
-            MountStep::System { root: Root::Job } if !machine.has_job_namespace() => {
-                let namespace = namespace::create(machine.trees.path(Root::Job))
-                    .map_err(|e| failure::system("cannot make the job's mount namespace", e))?;
-                machine.set_job_namespace(namespace);
+            MountStep::System { root: root @ (Root::Job | Root::Service(_)) }
+                if machine.namespace_of(*root).is_none() =>
+            {
+                let namespace = namespace::create(&machine.trees.path(*root))
+                    .map_err(|e| failure::system("cannot make a mount namespace", e))?;
+                machine.set_namespace(*root, namespace);
             }
             _ => {}
         }
@@ -62,6 +73,15 @@ fn perform(machine: &Machine, action: &Action) -> Result<(), Failure> {
             let target = Place::directory(machine, target)?;
             bind(&source.path(), &target)?;
             machine.mounted(target.real()?);
+        }
+        Action::Volume { source, target } => {
+            let target = Place::directory(machine, target)?;
+            if target.is_empty()? {
+                let source = Place::directory(machine, source)?;
+                target.lend_looks(&source)?;
+                bind(&source.path(), &target)?;
+                machine.mounted(target.real()?);
+            }
         }
         Action::BindFile { source, target, required } => match Place::file(machine, target, *required)? {
             Some(target) => {
@@ -149,11 +169,11 @@ impl Place {
         // A tree's own mount point is reached from outside: it need not be a mounted tree yet.
         let (root, within) = if within == "/" { (Root::Agent, path) } else { (root, within) };
         let tree = machine.trees.open(root)?;
-        let owner = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
+        let owner = (Uid::ROOT, Gid::ROOT);
         let fd = tree
             .directory(within, owner)
             .map_err(|e| failure::system(format!("cannot make the directory `{path}`"), e))?;
-        Ok(Self { fd, tree, tree_path: machine.trees.path(root).to_owned(), asked: path.to_owned() })
+        Ok(Self { fd, tree, tree_path: machine.trees.path(root).into_owned(), asked: path.to_owned() })
     }
 
     /// A file to bind over: made if missing and `make`, unless the tree is read-only.
@@ -174,12 +194,29 @@ impl Place {
         if FileType::from_raw_mode(rustix::fs::fstat(&fd).map_err(failed)?.st_mode) == FileType::Directory {
             return Ok(None);
         }
-        Ok(Some(Self { fd, tree, tree_path: machine.trees.path(root).to_owned(), asked: path.to_owned() }))
+        Ok(Some(Self { fd, tree, tree_path: machine.trees.path(root).into_owned(), asked: path.to_owned() }))
     }
 
     /// A name of the place that the kernel resolves without any link of the tree.
     fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
+    }
+
+    fn is_empty(&self) -> Result<bool, Failure> {
+        let mut entries = std::fs::read_dir(self.path())
+            .map_err(|e| failure::system(format!("cannot look into `{}`", self.asked), e))?;
+        Ok(entries.next().is_none())
+    }
+
+    /// Gives another directory this one's owner and mode.
+    fn lend_looks(&self, other: &Self) -> Result<(), Failure> {
+        let lend = || {
+            let stat = rustix::fs::fstat(&self.fd)?;
+            let (owner, group) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+            rustix::fs::chown(other.path(), Some(owner), Some(group))?;
+            rustix::fs::chmod(other.path(), Mode::from_raw_mode(stat.st_mode & 0o7777))
+        };
+        lend().map_err(|e| failure::system(format!("cannot prepare the volume `{}`", self.asked), e))
     }
 
     /// Its path in the agent's namespace.
@@ -195,7 +232,7 @@ impl Place {
 /// Makes an empty file. A link that leads nowhere, as `/etc/resolv.conf` of an image made by systemd, gives way.
 fn make_file(tree: &Tree, path: &str) -> rustix::io::Result<()> {
     let (directory, name) = tree::split(path).ok_or(Errno::INVAL)?;
-    let directory = tree.directory(directory, (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT))?;
+    let directory = tree.directory(directory, (Uid::ROOT, Gid::ROOT))?;
     match rustix::fs::unlinkat(&directory, name, rustix::fs::AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno),

@@ -3,9 +3,11 @@
 mod interface;
 mod names;
 mod netlink;
+mod port;
+mod services;
 
 use std::{
-    io,
+    fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -14,6 +16,9 @@ use tart_proto::message::{Configure, Failure, Interface};
 use crate::{clock, entropy, failure, machine::Machine};
 use interface::Plan;
 use netlink::Netlink;
+
+pub(crate) use port::await_port;
+pub(crate) use services::make as make_services;
 
 pub(crate) use names::{HOSTNAME, HOSTS, MACHINE_ID, RESOLV_CONF, create as create_names};
 
@@ -56,6 +61,17 @@ async fn bring_up(netlink: &mut Netlink, request: &Interface) -> Result<(), Fail
 /// Brings the loopback up, which gives it its own addresses.
 pub(crate) fn start_loopback() -> io::Result<()> {
     Netlink::open()?.start_link(interface::loopback()?, None)
+}
+
+/// Kernel settings of a network namespace that containers are used to: everybody may ping and listen on low ports.
+const SETTINGS: [(&str, &str); 2] = [
+    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+];
+
+/// Makes the settings in the caller's network namespace.
+pub(crate) fn relax() -> io::Result<()> {
+    SETTINGS.iter().try_for_each(|(file, value)| fs::write(file, value))
 }
 
 /// Makes an address local.

@@ -92,6 +92,15 @@ async fn answer(session: Arc<Session>, payload: Bytes, stream: Stream) {
     let answered = match request {
         HostOpen::Configure(configure) => finish(writer, network::configure(machine, &configure).await).await,
         HostOpen::Mount(steps) => finish(writer, mounts::make(machine, &steps).await).await,
+        HostOpen::ServiceNetwork(request) => {
+            finish(writer, network::make_services(machine, &request).await).await
+        }
+        HostOpen::AwaitPort { address } => {
+            tokio::select! {
+                () = network::await_port(address) => finish(writer, Ok(())).await,
+                () = until_closed(&mut reader) => writer.close().await,
+            }
+        }
         HostOpen::Exec(exec) => exec::command::run(machine, &exec, reader, writer).await,
         HostOpen::PutFile(file) => match files::put(machine, &file, &mut reader).await {
             Ok(result) => finish(writer, result).await,

@@ -5,6 +5,7 @@
 //! (`RESOLVE_IN_ROOT`), so that it means what a command in the tree would see.
 
 use std::{
+    borrow::Cow,
     io::{self, Read},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -34,48 +35,55 @@ pub struct Trees {
     agent: PathBuf,
     helper: PathBuf,
     job: PathBuf,
+    /// Holds a tree for each service, by number.
+    services: PathBuf,
 }
 
 impl Trees {
     /// The trees of a guest, see [`Root::mount_point`].
     #[must_use]
     pub fn guest() -> Self {
-        let path = |root: Root| PathBuf::from(root.mount_point());
-        Self { agent: path(Root::Agent), helper: path(Root::Helper), job: path(Root::Job) }
+        let path = |root: Root| PathBuf::from(&*root.mount_point());
+        let services = path(Root::Service(0)).parent().map(Path::to_owned).unwrap_or_default();
+        Self { agent: path(Root::Agent), helper: path(Root::Helper), job: path(Root::Job), services }
     }
 
-    /// All three trees at places of the caller's choice, for tests.
+    /// The trees at places of the caller's choice, for tests.
     #[must_use]
     pub fn at(agent: impl Into<PathBuf>, helper: impl Into<PathBuf>, job: impl Into<PathBuf>) -> Self {
-        Self { agent: agent.into(), helper: helper.into(), job: job.into() }
+        let job = job.into();
+        Self { agent: agent.into(), helper: helper.into(), services: job.join("services"), job }
     }
 
-    pub(crate) fn path(&self, root: Root) -> &Path {
+    pub(crate) fn path(&self, root: Root) -> Cow<'_, Path> {
         match root {
-            Root::Agent => &self.agent,
-            Root::Helper => &self.helper,
-            Root::Job => &self.job,
+            Root::Agent => Cow::Borrowed(&self.agent),
+            Root::Helper => Cow::Borrowed(&self.helper),
+            Root::Job => Cow::Borrowed(&self.job),
+            Root::Service(number) => Cow::Owned(self.services.join(number.to_string())),
         }
     }
 
     pub(crate) fn open(&self, root: Root) -> Result<Tree, Failure> {
-        Tree::open_at(self.path(root))
+        Tree::open_at(&self.path(root))
     }
 
     /// The tree that an absolute path of the agent's namespace lies in, and the path within it.
     pub(crate) fn containing<'a>(&self, path: &'a str) -> (Root, &'a str) {
         for root in [Root::Job, Root::Helper] {
-            let prefix = self.path(root).to_str();
-            if let Some(rest) = prefix.and_then(|prefix| path.strip_prefix(prefix)) {
-                if rest.is_empty() {
-                    return (root, "/");
-                }
-                if rest.starts_with('/') {
-                    return (root, rest);
-                }
+            match self.path(root).to_str().and_then(|tree| path.strip_prefix(tree)) {
+                Some("") => return (root, "/"),
+                Some(rest) if rest.starts_with('/') => return (root, rest),
+                _ => {}
             }
         }
-        (Root::Agent, path)
+        self.within_service(path).unwrap_or((Root::Agent, path))
+    }
+
+    fn within_service<'a>(&self, path: &'a str) -> Option<(Root, &'a str)> {
+        let rest = path.strip_prefix(self.services.to_str()?)?.strip_prefix('/')?;
+        let (number, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        Some((Root::Service(number.parse().ok()?), if rest.is_empty() { "/" } else { rest }))
     }
 }
 
@@ -242,6 +250,9 @@ mod tests {
         assert_eq!(trees.containing("/run/tart/job/builds"), (Root::Job, "/builds"));
         assert_eq!(trees.containing("/run/tart/jobs"), (Root::Agent, "/run/tart/jobs"));
         assert_eq!(trees.containing("/run/tart/helper/etc"), (Root::Helper, "/etc"));
+        assert_eq!(trees.containing("/run/tart/services/3"), (Root::Service(3), "/"));
+        assert_eq!(trees.containing("/run/tart/services/12/etc/x"), (Root::Service(12), "/etc/x"));
+        assert_eq!(trees.containing("/run/tart/services/x"), (Root::Agent, "/run/tart/services/x"));
     }
 
     #[test]

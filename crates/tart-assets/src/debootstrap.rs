@@ -39,7 +39,7 @@ impl Recipe {
             name: "helper",
             text: "the helper disk",
             variant: "essential",
-            packages: &["ca-certificates", "git", "git-lfs", "openssh-client", "unzip", "zip"],
+            packages: &["ca-certificates", "git", "git-lfs", "nftables", "openssh-client", "unzip", "zip"],
             hooks: &[
                 // Git's scripts for jobs need none of Perl's library; `perl-base` has its own copy.
                 r#"rm -rf "$1"/usr/lib/x86_64-linux-gnu/perl/5.* "$1"/usr/share/perl/5.* "$1"/usr/share/perl5 "$1"/usr/lib/x86_64-linux-gnu/libperl.so.*"#,
@@ -150,7 +150,7 @@ mod tests {
         --mode=unshare
         --format=tar
         --aptopt=Apt::Install-Recommends "false"
-        --include=ca-certificates,git,git-lfs,openssh-client,unzip,zip
+        --include=ca-certificates,git,git-lfs,nftables,openssh-client,unzip,zip
         --dpkgopt=path-exclude=/usr/share/doc/*
         --dpkgopt=path-exclude=/usr/share/man/*
         --dpkgopt=path-exclude=/usr/share/info/*

@@ -19,8 +19,14 @@ use crate::{
 /// Roles of modules: this and the file name, in the order to load them.
 pub(crate) const MODULE: &str = "module:";
 
+/// Role of a module that is loaded when the kernel asks for it, before its file name.
+pub(crate) const DEMAND: &str = "demand:";
+
+/// Role of their list.
+pub(crate) const DEMAND_INDEX: &str = "demand";
+
 /// Changes with what is made of a kernel.
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
 
 /// All modules of a package together, in bytes.
 const MAX_MODULES: usize = 1 << 30;
@@ -184,6 +190,14 @@ fn store_kernel(
     ];
     for module in modules.map(Modules::for_guest).transpose()?.unwrap_or_default() {
         files.push(store.add_bytes(&format!("{MODULE}{}.ko", module.name), &module.contents)?);
+    }
+    if let Some(demand) =
+        modules.map(Modules::on_demand).transpose()?.filter(|demand| !demand.index.is_empty())
+    {
+        files.push(store.add_bytes(DEMAND_INDEX, demand.index.as_bytes())?);
+        for module in demand.modules {
+            files.push(store.add_bytes(&format!("{DEMAND}{}.ko", module.name), &module.contents)?);
+        }
     }
     details.insert(0, ("release".into(), kernel.release.unwrap_or_default()));
     Ok(Manifest { kind: Kind::Kernel, name: name.to_owned(), files, details, ..Manifest::default() })

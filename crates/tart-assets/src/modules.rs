@@ -18,6 +18,58 @@ const REQUIRED: &[&str] = &["virtio_mmio", "virtio_blk", "virtio_console", "squa
 const OPTIONAL: &[&str] =
     &["virtio_net", "virtio_rng", "virtio_balloon", "vmw_vsock_virtio_transport", "erofs"];
 
+/// Names of modules that the kernel may ask for while a job runs; a final `*` stands for anything. They are what
+/// containers, their networks and builds of disk images need.
+const ON_DEMAND: &[&str] = &[
+    "8021q",
+    "arp_tables",
+    "arptable_filter",
+    "br_netfilter",
+    "bridge",
+    "configfs",
+    "dm_mod",
+    "dummy",
+    "ebtable_*",
+    "ebtables",
+    "fuse",
+    "inet_diag",
+    "ip6_tables",
+    "ip6t_*",
+    "ip6table_*",
+    "ip_set*",
+    "ip_tables",
+    "ip_vs*",
+    "ipip",
+    "ipt_*",
+    "iptable_*",
+    "ipvlan",
+    "isofs",
+    "loop",
+    "macvlan",
+    "nf_conntrack*",
+    "nf_log*",
+    "nf_nat*",
+    "nf_tables",
+    "nfnetlink*",
+    "nft_*",
+    "sch_fq",
+    "sch_htb",
+    "sch_ingress",
+    "sch_netem",
+    "sch_tbf",
+    "sit",
+    "tap",
+    "tcp_diag",
+    "tun",
+    "udp_diag",
+    "veth",
+    "vfat",
+    "vxlan",
+    "wireguard",
+    "x_tables",
+    "xt_*",
+];
+
 /// Largest module, in bytes, uncompressed.
 const MAX_MODULE: u64 = 64 << 20;
 
@@ -33,6 +85,15 @@ pub(crate) struct Modules {
 pub(crate) struct Module {
     pub(crate) name: String,
     pub(crate) contents: Vec<u8>,
+}
+
+/// Modules to load when the kernel asks for them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct OnDemand {
+    /// Their files, but those that are loaded at the start.
+    pub(crate) modules: Vec<Module>,
+    /// What the agent reads: for each module its names, a tab, and the files to load in order.
+    pub(crate) index: String,
 }
 
 /// The name of a module's file: hyphens and underscores are the same to the kernel.
@@ -81,6 +142,26 @@ impl Modules {
         Ok(order)
     }
 
+    /// What a guest may come to need. A module that cannot be had with all it needs is left out.
+    pub(crate) fn on_demand(&self) -> Result<OnDemand> {
+        let at_start: BTreeSet<_> = self.for_guest()?.into_iter().map(|module| module.name).collect();
+        let wanted = self.files.keys().filter(|name| ON_DEMAND.iter().any(|wanted| fits(wanted, name)));
+        let mut files = BTreeMap::new();
+        let mut index = String::new();
+        for name in wanted.filter(|name| !at_start.contains(*name)) {
+            let mut order = Vec::new();
+            if self.add(name, &mut at_start.clone(), &mut order).is_err() {
+                continue;
+            }
+            let names = order.last().map(|module| names(name, &module.contents)).unwrap_or_default();
+            let list: Vec<_> = order.iter().map(|module| format!("{}.ko", module.name)).collect();
+            index.push_str(&format!("{}\t{}\n", names.join(" "), list.join(" ")));
+            files.extend(order.into_iter().map(|module| (module.name, module.contents)));
+        }
+        let modules = files.into_iter().map(|(name, contents)| Module { name, contents }).collect();
+        Ok(OnDemand { modules, index })
+    }
+
     /// Depth is bounded by `seen`: a module that needs itself is visited once.
     fn add(&self, name: &str, seen: &mut BTreeSet<String>, order: &mut Vec<Module>) -> Result<()> {
         if self.builtin.contains(name) || !seen.insert(name.to_owned()) {
@@ -108,6 +189,26 @@ impl Modules {
 
 fn unpack(file: &[u8]) -> io::Result<Vec<u8>> {
     decompress::first_stream(file, MAX_MODULE)
+}
+
+fn fits(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    }
+}
+
+/// By what names the kernel asks for a module. Those of devices are left out: a guest has what it starts with.
+fn names(name: &str, module: &[u8]) -> Vec<String> {
+    let info = Elf::parse(module).and_then(|elf| elf.section(".modinfo")).unwrap_or_default();
+    let fields = info.split(|byte| *byte == 0).filter_map(|field| std::str::from_utf8(field).ok());
+    let aliases = fields.filter_map(|field| field.strip_prefix("alias=")).filter(|alias| {
+        let start = alias.strip_suffix('*').unwrap_or(alias);
+        !start.is_empty() && !start.contains(|c: char| c == ':' || c == '*' || c.is_whitespace())
+    });
+    let mut names = vec![name.to_owned()];
+    names.extend(aliases.map(|alias| alias.replace('-', "_")));
+    names
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -188,6 +289,25 @@ mod tests {
             names,
             ["virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "squashfs", "overlay", "virtio_rng"]
         );
+    }
+
+    #[test]
+    fn what_may_be_asked_for_has_names_and_an_order() {
+        let mut modules = sample();
+        modules.insert("veth.ko", samples::module("alias=rtnl-link-veth\0depends="));
+        modules.insert("bridge.ko", samples::module("alias=rtnl-link-bridge\0depends=stp,virtio"));
+        modules.insert("stp.ko", samples::module("depends=llc"));
+        modules.insert("llc.ko", samples::module("alias=net-pf-26\0alias=pci:v1d*\0depends="));
+        modules.insert("xt_broken.ko", samples::module("depends=gone"));
+        modules.insert("loop.ko", samples::module("alias=block-major-7-*"));
+        let demand = modules.on_demand().unwrap();
+        insta::assert_snapshot!(demand.index.replace('\t', " <- "), @"
+        bridge rtnl_link_bridge <- llc.ko stp.ko bridge.ko
+        loop block_major_7_* <- loop.ko
+        veth rtnl_link_veth <- veth.ko
+        ");
+        let files: Vec<_> = demand.modules.iter().map(|module| &*module.name).collect();
+        assert_eq!(files, ["bridge", "llc", "loop", "stp", "veth"]);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! A guest whose agent is ready.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tart_proto::message::{Configure, Exec, GetFile, Hello, HostOpen, Listen, MountStep, PutFile, Stats};
+use tart_proto::message::{
+    Configure, Exec, GetFile, Hello, HostOpen, Listen, MountStep, PutFile, ServiceNetwork, Stats,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
@@ -56,6 +58,24 @@ impl Guest {
     /// If the guest cannot make one, which it names.
     pub async fn mount(&self, steps: &[MountStep]) -> Result<(), GuestError> {
         self.ask(&HostOpen::Mount(steps.to_vec()), "make its mounts", MOUNT_LIMIT).await
+    }
+
+    /// Makes the network of the services, after the mounts of their trees.
+    ///
+    /// # Errors
+    /// If the guest cannot do it or answers in no time.
+    pub async fn service_network(&self, network: &ServiceNetwork) -> Result<(), GuestError> {
+        let request = HostOpen::ServiceNetwork(network.clone());
+        self.ask(&request, "make the network of the services", ANSWER_LIMIT).await
+    }
+
+    /// Waits, for as long as it takes, until something in the guest accepts connections on an address. Drop it to give
+    /// up.
+    ///
+    /// # Errors
+    /// If the session is lost.
+    pub async fn await_port(&self, address: SocketAddr) -> Result<(), GuestError> {
+        request::wait(&self.session, &HostOpen::AwaitPort { address }).await
     }
 
     /// Starts a command.

@@ -28,7 +28,12 @@ pub(crate) async fn ask(
     what: &'static str,
     limit: Duration,
 ) -> Result<(), GuestError> {
-    match within(what, limit, event(session, request)).await? {
+    within(what, limit, wait(session, request)).await
+}
+
+/// The same without a limit.
+pub(crate) async fn wait(session: &Session, request: &HostOpen) -> Result<(), GuestError> {
+    match event(session, request).await? {
         GuestEvent::Done => Ok(()),
         _ => Err(session.violation("an answer that does not fit its request")),
     }

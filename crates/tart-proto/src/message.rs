@@ -3,6 +3,9 @@
 //! Host and agent come from one build, so there is no version negotiation within these types; a change of any of
 //! them raises [`crate::limits::VERSION`].
 
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -27,16 +30,23 @@ pub enum Root {
     Helper,
     /// The job image under its overlay: what user scripts see.
     Job,
+    /// The image of a service under its overlay, from 0 and below [`MAX_SERVICES`]. A command in it is the first
+    /// process of namespaces of its own: processes, names, shared memory, cgroups and the service's network.
+    Service(u8),
 }
+
+/// Most services of a guest.
+pub const MAX_SERVICES: u8 = 16;
 
 impl Root {
     /// Where the agent mounts this tree, as an absolute path in its own mount namespace.
     #[must_use]
-    pub fn mount_point(self) -> &'static str {
+    pub fn mount_point(self) -> Cow<'static, str> {
         match self {
-            Self::Agent => "/",
-            Self::Helper => "/run/tart/helper",
-            Self::Job => "/run/tart/job",
+            Self::Agent => "/".into(),
+            Self::Helper => "/run/tart/helper".into(),
+            Self::Job => "/run/tart/job".into(),
+            Self::Service(number) => format!("/run/tart/services/{number}").into(),
         }
     }
 }
@@ -48,6 +58,14 @@ pub enum HostOpen {
     Configure(Configure),
     /// Makes mounts in the given order. Answered by [`GuestEvent::Done`].
     Mount(Vec<MountStep>),
+    /// Makes the network of the services. Answered by [`GuestEvent::Done`].
+    ServiceNetwork(ServiceNetwork),
+    /// Tries to connect from the job's network until somebody accepts. Answered by [`GuestEvent::Done`]; closing the
+    /// stream ends the attempts.
+    AwaitPort {
+        /// Address and TCP port.
+        address: SocketAddr,
+    },
     /// Runs a command. Answered by [`GuestEvent::Started`], data on the output channels, and
     /// [`GuestEvent::Exited`] after both channels ended or their grace passed.
     Exec(Exec),
@@ -137,6 +155,31 @@ pub struct Interface {
     pub mtu: Option<u32>,
 }
 
+/// The network between the job and its services: a bridge with an address of the job's, and a network namespace for
+/// each service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceNetwork {
+    /// Name of the bridge, at most 15 bytes.
+    pub bridge: String,
+    /// The job's address on it, with prefix length: the services' gateway.
+    pub gateway: String,
+    /// MTU of the services' interfaces in bytes, if not the kernel's default.
+    pub mtu: Option<u32>,
+    /// The services; the position is the number of [`Root::Service`].
+    pub services: Vec<ServiceHost>,
+    /// Lines of `/etc/hosts` in all trees, after those of [`Configure::hosts`]: address and names.
+    pub hosts: Vec<(String, Vec<String>)>,
+}
+
+/// A service on the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceHost {
+    /// Its address, within the gateway's prefix.
+    pub address: String,
+    /// Its host name.
+    pub hostname: String,
+}
+
 /// A disk of the guest: by serial where the driver can set one (QEMU), else by its position among the disks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
@@ -176,6 +219,14 @@ pub enum MountStep {
     },
     /// Binds a directory to a second place.
     Bind {
+        /// Existing directory; made if missing.
+        source: String,
+        /// Mount point.
+        target: String,
+    },
+    /// Binds a directory to a second place, unless there are files already. The directory gets owner and mode of
+    /// what it hides.
+    Volume {
         /// Existing directory; made if missing.
         source: String,
         /// Mount point.

@@ -27,6 +27,9 @@ const MAX_NAME: usize = 64;
 /// Depth of cgroups that a step may have made in its own, as far as signals go; a kill has no limit.
 const MAX_DEPTH: usize = 16;
 
+/// What steps, and what they make, are limited and counted by.
+pub(super) const CONTROLLERS: [&str; 4] = ["+cpu", "+memory", "+pids", "+io"];
+
 /// How often an emptied cgroup is looked at in case the kernel's notice of it was missed.
 const RECHECK: Duration = Duration::from_millis(500);
 
@@ -92,7 +95,7 @@ impl Cgroups {
 /// Turns the controllers that steps need on for the children of a cgroup. One by one: a kernel without one of them
 /// must not cost the others.
 fn delegate(parent: &Path) {
-    for controller in ["+cpu", "+memory", "+pids", "+io"] {
+    for controller in CONTROLLERS {
         let _missing = fs::write(parent.join("cgroup.subtree_control"), controller);
     }
 }
@@ -139,6 +142,23 @@ impl Step {
         rustix::fs::open(self.dir.join("cgroup.procs"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
     }
 
+    /// The same for a service, whose processes are below the cgroup that they see as the top: there they can make
+    /// cgroups with limits, as a container engine does.
+    pub(super) fn service_entrance(&self) -> io::Result<ServiceEntrance> {
+        let inner = self.dir.join("init");
+        match fs::create_dir(&inner) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let open = |path: PathBuf| {
+            rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)
+        };
+        Ok(ServiceEntrance {
+            inner: open(inner.join("cgroup.procs"))?,
+            controllers: open(self.dir.join("cgroup.subtree_control"))?,
+        })
+    }
+
     pub(super) fn usage(&self) -> Usage {
         let read = |file: &str| fs::read_to_string(self.dir.join(file)).unwrap_or_default();
         Usage {
@@ -162,6 +182,15 @@ impl Step {
     pub(super) async fn emptied(&self) -> io::Result<()> {
         emptied(&self.dir).await
     }
+}
+
+/// Files of a service's cgroup, open for writing.
+#[derive(Debug)]
+pub(super) struct ServiceEntrance {
+    /// Moves a process below the top.
+    pub(super) inner: OwnedFd,
+    /// Hands controllers down from the top, once no process is in it.
+    pub(super) controllers: OwnedFd,
 }
 
 async fn emptied(dir: &Path) -> io::Result<()> {

@@ -17,10 +17,14 @@ use rustix::{
     pty::OpenptFlags,
     termios::Winsize,
 };
-use tart_proto::message::{CHANNEL_STDERR, CHANNEL_STDOUT, Exec, ExitStatus, Failure, Output};
+use tart_proto::message::{CHANNEL_STDERR, CHANNEL_STDOUT, Exec, ExitStatus, Failure, Output, Root};
 use tokio::{io::unix::AsyncFd, sync::oneshot};
 
-use super::{cgroup::Step, program};
+use super::{
+    cgroup::Step,
+    isolation::{self, Isolation},
+    program,
+};
 use crate::{
     failure,
     machine::Machine,
@@ -66,7 +70,12 @@ pub(super) fn spawn(machine: &Machine, request: &Exec, step: &Step) -> Result<Ru
     if !request.cwd.starts_with('/') {
         return Err(failure::invalid(format!("the working directory `{}` is not absolute", request.cwd)));
     }
-    tree.open(&request.cwd, OFlags::PATH | OFlags::DIRECTORY)
+    let entered = match request.root {
+        // As Docker does.
+        Root::Service(_) => tree.directory(&request.cwd, (Uid::ROOT, Gid::ROOT)),
+        _ => tree.open(&request.cwd, OFlags::PATH | OFlags::DIRECTORY),
+    };
+    entered
         .map_err(|e| failure::system(format!("cannot enter the working directory `{}`", request.cwd), e))?;
     let search = request.env.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_str());
     let program = program::find(&tree, name, search, &request.cwd)?;
@@ -83,9 +92,15 @@ pub(super) fn spawn(machine: &Machine, request: &Exec, step: &Step) -> Result<Ru
     command.envs(request.env.iter().map(|(key, value)| (key, value)));
     let [stdin, stdout, stderr] = streams.child;
     command.stdin(stdin).stdout(stdout).stderr(stderr);
+    let namespace = machine.namespace_of(request.root);
+    let isolation = match request.root {
+        Root::Service(number) => Some(Isolation::new(machine, number, step)?),
+        _ => None,
+    };
     let child = Child {
         cgroup: entrance.as_raw_fd(),
-        place: match machine.namespace_of(request.root) {
+        isolation,
+        place: match &namespace {
             Some(namespace) => Place::Namespace(namespace.as_raw_fd()),
             None => Place::Root(tree.root().as_raw_fd()),
         },
@@ -186,6 +201,7 @@ pub(super) fn resize(terminal: BorrowedFd<'_>, rows: u16, cols: u16) -> rustix::
 /// What the new process needs between fork and exec. Nothing in it may allocate when used.
 struct Child {
     cgroup: RawFd,
+    isolation: Option<Isolation>,
     place: Place,
     terminal: bool,
     cwd: std::ffi::CString,
@@ -209,6 +225,9 @@ impl Child {
         }
         rustix::io::write(borrow(self.cgroup), b"0")?;
         reset_oom_score()?;
+        if let Some(isolation) = &self.isolation {
+            isolation.enter()?;
+        }
         rustix::process::setsid()?;
         if self.terminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
@@ -226,6 +245,9 @@ impl Child {
                 let kind = rustix::thread::LinkNameSpaceType::Mount;
                 rustix::thread::move_into_link_name_space(borrow(fd), Some(kind))?;
             }
+        }
+        if self.isolation.is_some() {
+            isolation::mount_own_view()?;
         }
         rustix::process::chdir(self.cwd.as_c_str())?;
         rustix::thread::set_thread_groups(&self.user.groups)?;
@@ -246,7 +268,7 @@ fn set_ids(uid: Uid, gid: Gid) -> rustix::io::Result<()> {
     rustix::thread::set_thread_res_uid(uid, uid, uid)
 }
 
-fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
+pub(super) fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
     #[expect(
         unsafe_code,
         reason = "a closure that outlives the borrow checker's view cannot hold a BorrowedFd"

@@ -47,6 +47,11 @@ pub(super) enum Action {
         source: String,
         target: String,
     },
+    /// Nothing if the target has files.
+    Volume {
+        source: String,
+        target: String,
+    },
     /// `required`: the target is made if missing, as far as the tree can be written.
     BindFile {
         source: PathBuf,
@@ -102,6 +107,9 @@ pub(super) fn actions(
         MountStep::Bind { source, target } => {
             vec![Action::Bind { source: absolute(source)?, target: absolute(target)? }]
         }
+        MountStep::Volume { source, target } => {
+            vec![Action::Volume { source: absolute(source)?, target: absolute(target)? }]
+        }
         MountStep::Tmpfs { target, mode, size_bytes } => {
             let size = if *size_bytes == 0 { String::new() } else { format!(",size={size_bytes}") };
             let flags = MountFlags::NOSUID | MountFlags::NODEV;
@@ -119,7 +127,7 @@ pub(super) fn actions(
         MountStep::System { root: Root::Agent } => {
             return Err(failure::invalid("the agent's own tree needs no system mounts"));
         }
-        MountStep::System { root } => system(trees.path(*root), etc, read_only)?,
+        MountStep::System { root } => system(&trees.path(*root), etc, read_only)?,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::{fs, io, net::IpAddr, time::Duration};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use tart_proto::message::{Failure, Interface};
 
 use crate::{failure, uevent};
@@ -45,7 +46,8 @@ impl Plan {
     }
 }
 
-fn parse_network(text: &str) -> Option<(IpAddr, u8)> {
+/// An address with its prefix length.
+pub(super) fn parse_network(text: &str) -> Option<(IpAddr, u8)> {
     let (address, prefix) = text.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
     let longest = if address.is_ipv4() { 32 } else { 128 };
@@ -74,9 +76,10 @@ pub(super) fn loopback() -> io::Result<u32> {
     index("lo")
 }
 
-fn index(name: &str) -> io::Result<u32> {
-    let text = fs::read_to_string(format!("{CLASS}/{name}/ifindex"))?;
-    text.trim().parse().map_err(io::Error::other)
+/// Index of an interface of the caller's network namespace.
+pub(super) fn index(name: &str) -> io::Result<u32> {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    Ok(rustix::net::netdevice::name_to_index(&socket, name)?)
 }
 
 #[cfg(test)]

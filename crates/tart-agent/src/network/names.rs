@@ -1,9 +1,14 @@
 //! The files of `/etc` that tell a tree its names. They live in a directory of the agent's and are bound into the
 //! trees, so they are rewritten in place: a rename would leave the trees with the old ones.
 
-use std::{fs, io, net::IpAddr, path::Path};
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::IpAddr,
+    path::Path,
+};
 
-use tart_proto::message::{Configure, Failure};
+use tart_proto::message::{Configure, Failure, ServiceHost};
 
 use crate::failure;
 
@@ -13,6 +18,9 @@ pub(crate) const HOSTS: &str = "hosts";
 pub(crate) const RESOLV_CONF: &str = "resolv.conf";
 /// Only for trees that have one.
 pub(crate) const MACHINE_ID: &str = "machine-id";
+
+/// Where the guest's own name leads, as in Debian.
+const OWN_ADDRESS: &str = "127.0.1.1";
 
 /// What `gethostname` gives at most, and a label of DNS.
 const MAX_HOSTNAME: usize = 63;
@@ -29,41 +37,87 @@ pub(crate) fn create(etc: &Path) -> io::Result<()> {
 /// Writes the files for a request.
 pub(super) fn set(etc: &Path, request: &Configure) -> Result<(), Failure> {
     check(request)?;
-    let files = [
-        (HOSTNAME, format!("{}\n", request.hostname)),
-        (HOSTS, hosts(&request.hostname, &request.hosts)),
-        (RESOLV_CONF, resolv_conf(&request.nameservers, &request.search_domains)),
-        (MACHINE_ID, format!("{}\n", request.machine_id)),
-    ];
-    for (name, contents) in files {
-        fs::write(etc.join(name), contents)
-            .map_err(|e| failure::system(format!("cannot write `/etc/{name}`"), e))?;
-    }
-    Ok(())
+    write(etc, HOSTNAME, &format!("{}\n", request.hostname))?;
+    write(etc, HOSTS, &hosts(&request.hostname, &request.hosts))?;
+    write(etc, RESOLV_CONF, &resolv_conf(&request.nameservers, &request.search_domains))?;
+    write(etc, MACHINE_ID, &format!("{}\n", request.machine_id))
+}
+
+/// Adds lines to `/etc/hosts`.
+pub(super) fn add_hosts(etc: &Path, lines: &[(String, Vec<String>)]) -> Result<(), Failure> {
+    check_hosts(lines)?;
+    let file = fs::OpenOptions::new().append(true).open(etc.join(HOSTS));
+    let added = file.and_then(|mut file| file.write_all(host_lines(lines).as_bytes()));
+    added.map_err(|e| failure::system("cannot write `/etc/hosts`", e))
+}
+
+/// Writes the files of a service: its own host name, and the rest as the job has it. The job's lines of `/etc/hosts`
+/// but the one of its own name are the service's too.
+pub(super) fn set_service(
+    etc: &Path,
+    service: &ServiceHost,
+    jobs: &Path,
+    lines: &[(String, Vec<String>)],
+) -> Result<(), Failure> {
+    check_hostname(&service.hostname)?;
+    check_hosts(lines)?;
+    let read = |name: &str| {
+        fs::read_to_string(jobs.join(name))
+            .map_err(|e| failure::system(format!("cannot read `/etc/{name}` of the job"), e))
+    };
+    create(etc).map_err(|e| failure::system("cannot make the names of a service", e))?;
+    write(etc, HOSTNAME, &format!("{}\n", service.hostname))?;
+    let jobs_hosts = read(HOSTS)?;
+    let others = jobs_hosts.lines().filter(|line| !line.starts_with(OWN_ADDRESS));
+    let mut hosts: String = others.map(|line| format!("{line}\n")).collect();
+    hosts.push_str(&host_lines(lines));
+    write(etc, HOSTS, &hosts)?;
+    write(etc, RESOLV_CONF, &read(RESOLV_CONF)?)?;
+    write(etc, MACHINE_ID, &read(MACHINE_ID)?)
+}
+
+fn write(etc: &Path, name: &str, contents: &str) -> Result<(), Failure> {
+    fs::write(etc.join(name), contents).map_err(|e| failure::system(format!("cannot write `/etc/{name}`"), e))
 }
 
 fn check(request: &Configure) -> Result<(), Failure> {
-    let name = &request.hostname;
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    if name.is_empty() || name.len() > MAX_HOSTNAME || !name.chars().all(legal) {
-        return Err(failure::invalid(format!("`{name}` is no host name")));
-    }
+    check_hostname(&request.hostname)?;
     let id = &request.machine_id;
     if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(failure::invalid(format!("`{id}` is no machine id: 32 hex digits are")));
     }
-    let addresses = request.hosts.iter().map(|(address, _)| address).chain(&request.nameservers);
-    for address in addresses {
-        if address.parse::<IpAddr>().is_err() {
-            return Err(failure::invalid(format!("`{address}` is no IP address")));
-        }
+    check_hosts(&request.hosts)?;
+    request.nameservers.iter().try_for_each(|address| check_address(address))?;
+    request.search_domains.iter().try_for_each(|name| check_name(name))
+}
+
+fn check_hostname(name: &str) -> Result<(), Failure> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if name.is_empty() || name.len() > MAX_HOSTNAME || !name.chars().all(legal) {
+        return Err(failure::invalid(format!("`{name}` is no host name")));
     }
-    // A name with a space or a line end would be another line's beginning.
-    let names = request.hosts.iter().flat_map(|(_, names)| names).chain(&request.search_domains);
-    for name in names {
-        if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '#') {
-            return Err(failure::invalid(format!("`{name}` is no name of a host or domain")));
-        }
+    Ok(())
+}
+
+fn check_hosts(lines: &[(String, Vec<String>)]) -> Result<(), Failure> {
+    for (address, names) in lines {
+        check_address(address)?;
+        names.iter().try_for_each(|name| check_name(name))?;
+    }
+    Ok(())
+}
+
+fn check_address(address: &str) -> Result<(), Failure> {
+    match address.parse::<IpAddr>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(failure::invalid(format!("`{address}` is no IP address"))),
+    }
+}
+
+/// A name with a space or a line end would be another line's beginning.
+fn check_name(name: &str) -> Result<(), Failure> {
+    if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '#') {
+        return Err(failure::invalid(format!("`{name}` is no name of a host or domain")));
     }
     Ok(())
 }
@@ -71,12 +125,14 @@ fn check(request: &Configure) -> Result<(), Failure> {
 fn hosts(hostname: &str, extra: &[(String, Vec<String>)]) -> String {
     let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     if hostname != "localhost" {
-        text.push_str(&format!("127.0.1.1\t{hostname}\n"));
+        text.push_str(&format!("{OWN_ADDRESS}\t{hostname}\n"));
     }
-    for (address, names) in extra {
-        text.push_str(&format!("{address}\t{}\n", names.join(" ")));
-    }
+    text.push_str(&host_lines(extra));
     text
+}
+
+fn host_lines(lines: &[(String, Vec<String>)]) -> String {
+    lines.iter().map(|(address, names)| format!("{address}\t{}\n", names.join(" "))).collect()
 }
 
 fn resolv_conf(nameservers: &[String], search: &[String]) -> String {
@@ -119,6 +175,26 @@ mod tests {
         );
         assert_eq!(read(RESOLV_CONF), "search example.org\nnameserver 10.0.2.3\nnameserver fd00::3\n");
         assert_eq!(read(MACHINE_ID), "0123456789abcdef0123456789abcdef\n");
+    }
+
+    #[test]
+    fn a_service_has_its_own_name_and_the_jobs_hosts() {
+        let dir = tempfile::tempdir().unwrap();
+        create(dir.path()).unwrap();
+        set(dir.path(), &request()).unwrap();
+        let lines = [("172.30.0.2".to_owned(), vec!["redis".to_owned()])];
+        let service = ServiceHost { address: "172.30.0.2/24".into(), hostname: "redis-0".into() };
+        let etc = dir.path().join("service-0");
+        set_service(&etc, &service, dir.path(), &lines).unwrap();
+        add_hosts(dir.path(), &lines).unwrap();
+        assert_eq!(fs::read_to_string(etc.join(HOSTNAME)).unwrap(), "redis-0\n");
+        let hosts = fs::read_to_string(etc.join(HOSTS)).unwrap();
+        assert!(hosts.ends_with("10.0.0.5\tpostgres db\n172.30.0.2\tredis\n"), "{hosts}");
+        assert!(!hosts.contains("runner-1"), "{hosts}");
+        let jobs = fs::read_to_string(dir.path().join(HOSTS)).unwrap();
+        assert!(jobs.contains("runner-1") && jobs.ends_with("172.30.0.2\tredis\n"), "{jobs}");
+        let bad = ServiceHost { hostname: "a b".into(), ..service };
+        assert_eq!(set_service(&etc, &bad, dir.path(), &[]).unwrap_err().message, "`a b` is no host name");
     }
 
     #[test]

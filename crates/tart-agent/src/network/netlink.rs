@@ -1,6 +1,10 @@
-//! The three requests of `rtnetlink(7)` that a guest needs, written out by hand.
+//! The few requests of `rtnetlink(7)` that a guest needs, written out by hand.
 
-use std::{io, net::IpAddr, os::fd::OwnedFd};
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
@@ -15,10 +19,20 @@ const RTM_NEWROUTE: u16 = 24;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
 const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 
 const IFF_UP: u32 = 1;
+const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+/// `struct ifinfomsg`.
+const IFINFO_LEN: usize = 16;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 /// No duplicate address detection: the address is usable at once, and it is the host's to give.
@@ -29,6 +43,21 @@ const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RTN_UNICAST: u8 = 1;
+
+/// A pair of interfaces to make.
+#[derive(Debug)]
+pub(super) struct Pair<'a> {
+    /// Name of the one on the bridge.
+    pub(super) name: &'a str,
+    /// Index of the bridge.
+    pub(super) bridge: u32,
+    /// Name of the other.
+    pub(super) peer: &'a str,
+    /// Where the other goes.
+    pub(super) namespace: BorrowedFd<'a>,
+    /// MTU of both in bytes, if not the kernel's default.
+    pub(super) mtu: Option<u32>,
+}
 
 /// A socket to the kernel's routing.
 #[derive(Debug)]
@@ -47,6 +76,16 @@ impl Netlink {
     /// Starts an interface, with an MTU if one is given.
     pub(super) fn start_link(&mut self, index: u32, mtu: Option<u32>) -> io::Result<()> {
         self.request(RTM_NEWLINK, 0, link_body(index, mtu))
+    }
+
+    /// Makes a bridge.
+    pub(super) fn add_bridge(&mut self, name: &str, mtu: Option<u32>) -> io::Result<()> {
+        self.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, bridge_body(name, mtu))
+    }
+
+    /// Makes a pair of interfaces: one on a bridge, the other in a network namespace.
+    pub(super) fn add_pair(&mut self, pair: &Pair<'_>) -> io::Result<()> {
+        self.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, pair_body(pair))
     }
 
     /// Gives an interface an address; one that it has is kept.
@@ -113,6 +152,37 @@ fn link_body(index: u32, mtu: Option<u32>) -> Vec<u8> {
     body
 }
 
+fn bridge_body(name: &str, mtu: Option<u32>) -> Vec<u8> {
+    let mut body = interface_body(name, mtu);
+    nested(&mut body, IFLA_LINKINFO, |info| text(info, IFLA_INFO_KIND, "bridge"));
+    body
+}
+
+fn pair_body(pair: &Pair<'_>) -> Vec<u8> {
+    let mut body = interface_body(pair.name, pair.mtu);
+    attribute(&mut body, IFLA_MASTER, &pair.bridge.to_ne_bytes());
+    nested(&mut body, IFLA_LINKINFO, |info| {
+        text(info, IFLA_INFO_KIND, "veth");
+        nested(info, IFLA_INFO_DATA, |data| {
+            nested(data, VETH_INFO_PEER, |peer| {
+                peer.extend(interface_body(pair.peer, pair.mtu));
+                attribute(peer, IFLA_NET_NS_FD, &pair.namespace.as_raw_fd().to_ne_bytes());
+            });
+        });
+    });
+    body
+}
+
+/// An empty `struct ifinfomsg` and what every new interface has.
+fn interface_body(name: &str, mtu: Option<u32>) -> Vec<u8> {
+    let mut body = vec![0; IFINFO_LEN];
+    text(&mut body, IFLA_IFNAME, name);
+    if let Some(mtu) = mtu {
+        attribute(&mut body, IFLA_MTU, &mtu.to_ne_bytes());
+    }
+    body
+}
+
 /// `struct ifaddrmsg` and attributes.
 fn address_body(index: u32, address: IpAddr, prefix: u8) -> Vec<u8> {
     let (family, bytes) = parts(address);
@@ -141,12 +211,24 @@ fn parts(address: IpAddr) -> (u8, Vec<u8>) {
     }
 }
 
-/// Appends `struct rtattr` and its value; all values here are multiples of the alignment.
+/// Appends `struct rtattr` and its value, up to the next multiple of the alignment.
 fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     body.extend(len.to_ne_bytes());
     body.extend(kind.to_ne_bytes());
     body.extend(value);
+    body.resize(body.len().next_multiple_of(4), 0);
+}
+
+/// A text with its final NUL.
+fn text(body: &mut Vec<u8>, kind: u16, value: &str) {
+    attribute(body, kind, format!("{value}\0").as_bytes());
+}
+
+fn nested(body: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
+    let mut value = Vec::new();
+    fill(&mut value);
+    attribute(body, kind, &value);
 }
 
 #[cfg(test)]
@@ -165,6 +247,19 @@ mod tests {
             ]
         );
         assert_eq!(packet(RTM_NEWADDR, 5, 3, &body)[..12], [40, 0, 0, 0, 20, 0, 5, 0, 3, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_bridge_has_its_kind_in_a_nested_attribute() {
+        let body = bridge_body("br", Some(1400));
+        assert_eq!(
+            body[IFINFO_LEN..],
+            [
+                7, 0, 3, 0, b'b', b'r', 0, 0, // IFLA_IFNAME
+                8, 0, 4, 0, 120, 5, 0, 0, // IFLA_MTU
+                16, 0, 18, 0, 11, 0, 1, 0, b'b', b'r', b'i', b'd', b'g', b'e', 0, 0, // IFLA_LINKINFO
+            ]
+        );
     }
 
     #[test]
