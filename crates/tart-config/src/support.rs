@@ -17,6 +17,7 @@ use Support::{Ignored, NotYet, Refused, Works};
 
 const OTHER_EXECUTOR: &str = "it belongs to another executor, and every job of Tart runs in its own microVM";
 const NO_CONTAINER: &str = "it describes a container, and a job of Tart has a VM of its own";
+const OWN_VM: &str = "every job and its services have all rights in a VM of their own, and none on the host";
 const NO_DAEMON: &str = "Tart uses no Docker daemon";
 const NO_HELPER: &str = "the helper's tools are built into the VM";
 const ROLES: &str =
@@ -61,6 +62,15 @@ static ROWS: &[(&str, Support)] = &[
     ("runners.docker.user", Works),
     ("runners.docker.allowed_users", Works),
     ("runners.docker.disable_entrypoint_overwrite", Works),
+    ("runners.docker.allowed_services", Works),
+    ("runners.docker.services_limit", Works),
+    ("runners.docker.wait_for_services_timeout", Works),
+    ("runners.docker.service_memory", Works),
+    ("runners.docker.services", Works),
+    ("runners.docker.privileged", Ignored(OWN_VM)),
+    ("runners.docker.services_privileged", Ignored(OWN_VM)),
+    ("runners.docker.allowed_privileged_images", Ignored(OWN_VM)),
+    ("runners.docker.allowed_privileged_services", Ignored(OWN_VM)),
     ("runners.docker.oom_kill_disable", Ignored(NO_CONTAINER)),
     ("runners.docker.links", Ignored("Docker has deprecated it; services are found by their names")),
     (

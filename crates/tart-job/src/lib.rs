@@ -11,6 +11,7 @@ pub mod outcome;
 pub mod plan;
 pub mod scripts;
 pub mod sections;
+pub mod services;
 pub mod settings;
 pub mod stages;
 pub mod timestamps;

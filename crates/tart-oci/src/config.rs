@@ -21,6 +21,8 @@ pub struct ImageConfig {
     pub shell: Vec<String>,
     /// Ports such as `80/tcp`.
     pub ports: Vec<String>,
+    /// Directories that are no part of the image's file system while it runs.
+    pub volumes: Vec<String>,
 }
 
 /// What a configuration says about running commands.
@@ -39,6 +41,7 @@ pub fn image_config(configuration: &ImageConfiguration) -> ImageConfig {
         cmd: config.cmd().clone().unwrap_or_default(),
         shell: Vec::new(),
         ports: config.exposed_ports().clone().unwrap_or_default(),
+        volumes: config.volumes().clone().unwrap_or_default(),
     }
 }
 
@@ -57,7 +60,7 @@ mod tests {
     fn everything_that_is_said_is_there() {
         let full = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},
             "config":{"User":"1000:50","Env":["A=b=c","bad"],"Entrypoint":["/e"],"Cmd":["sh"],
-            "WorkingDir":"/w","ExposedPorts":{"5432/tcp":{}},"Healthcheck":{"Test":["CMD","x"]}}}"#;
+            "WorkingDir":"/w","ExposedPorts":{"5432/tcp":{}},"Volumes":{"/var/lib/data":{}},"Healthcheck":{"Test":["CMD","x"]}}}"#;
         let full: ImageConfiguration = serde_json::from_str(full).unwrap();
         insta::assert_debug_snapshot!(image_config(&full), @r#"
         ImageConfig {
@@ -78,6 +81,9 @@ mod tests {
             shell: [],
             ports: [
                 "5432/tcp",
+            ],
+            volumes: [
+                "/var/lib/data",
             ],
         }
         "#);

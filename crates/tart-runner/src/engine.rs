@@ -8,6 +8,7 @@ mod log;
 mod prepare;
 mod report;
 mod script;
+mod services;
 
 use std::fmt;
 use std::sync::Arc;

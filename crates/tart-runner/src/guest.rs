@@ -2,6 +2,7 @@
 
 mod death;
 mod layout;
+mod services;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -13,16 +14,15 @@ use tart_assets::{AssetError, ImageDisk, Scratch};
 use tart_guest::{Guest, GuestError, Listener, Relay};
 use tart_job::dirs::JobDirs;
 use tart_net::{Allowed, AttachRequest, Attachment, Egress, NetError, RelayTargets, Rule, Usage};
-use tart_proto::message::{Configure, Hello, Root};
+use tart_proto::message::{Configure, Hello, MountStep, Root};
 use tart_vmm::{DiskSpec, Machine, MachineDir, MachineSpec, VmmError, await_boot};
 use tokio::time::Instant;
 
 use crate::HostSetup;
 use death::explain;
 pub(crate) use death::killed_for_memory;
-
-/// The file system of the helper disk.
-const HELPER_FSTYPE: &str = "squashfs";
+use layout::Layout;
+pub(crate) use services::{ServiceGuest, address_of};
 
 /// Bytes of the host's randomness that a guest starts with.
 const ENTROPY: usize = 64;
@@ -61,6 +61,8 @@ pub(crate) struct GuestRequest {
     pub(crate) hostname: String,
     /// The job's image.
     pub(crate) image: ImageDisk,
+    /// Its services.
+    pub(crate) services: Vec<ServiceGuest>,
     /// Its directories in the guest.
     pub(crate) dirs: JobDirs,
     /// `cache_dir` of the configuration.
@@ -99,6 +101,14 @@ impl JobGuest {
         let (scratch, attachment) = tokio::join!(scratch, setup.network.attach(&attach));
         let (scratch, attachment) = (scratch.map_err(|_| GuestFailure::Interrupted)??, attachment?);
 
+        let services: Vec<_> = request.services.iter().map(|service| service.image.clone()).collect();
+        let layout = Layout {
+            helper: &setup.boot.helper,
+            image: &request.image,
+            services: &services,
+            scratch: scratch.path(),
+            scratch_fstype: Scratch::FSTYPE,
+        };
         let spec = MachineSpec {
             id: request.id.clone(),
             run_dir: dir.path().to_owned(),
@@ -107,7 +117,7 @@ impl JobGuest {
             extra_kernel_args: words(config.kernel_args.as_deref()),
             vcpus: config.vcpus,
             memory_bytes: config.memory.bytes(),
-            disks: disks(&setup.boot.helper, &request.image.path, scratch.path()),
+            disks: layout.disks().into_iter().map(disk).collect(),
             nic: attachment.guest().nic.clone(),
             boot_limit: config.boot_timeout,
         };
@@ -125,13 +135,17 @@ impl JobGuest {
         let ready = Instant::now();
         let spawn_to_ready = ready - start;
         let configure = configuration(&request.hostname)?;
-        let set_up = set_up(&guest, configure, request, &*attachment);
+        let steps = layout.mounts(&request.dirs, &request.cache_root);
+        let set_up = set_up(&guest, configure, &steps, request, &*attachment);
         let listeners = match tokio::time::timeout(SET_UP_LIMIT, set_up).await {
             Ok(Ok(listeners)) => listeners,
-            Ok(Err(error)) if error.failure_kind().is_some() => {
+            Ok(Err(SetUpError::Guest(error))) if error.failure_kind().is_some() => {
                 return Err(GuestFailure::Refused(error.to_string()));
             }
-            Ok(Err(error)) => return Err(GuestFailure::SetUp(explain(&*machine, &error).await)),
+            Ok(Err(SetUpError::Guest(error))) => {
+                return Err(GuestFailure::SetUp(explain(&*machine, &error).await));
+            }
+            Ok(Err(SetUpError::Translation(text))) => return Err(GuestFailure::SetUp(text)),
             Err(_) => return Err(GuestFailure::SetUpTimeout(SET_UP_LIMIT)),
         };
         Ok(Self {
@@ -182,20 +196,30 @@ impl JobGuest {
     }
 }
 
+/// Why a guest could not be set up.
+#[derive(Debug, thiserror::Error)]
+enum SetUpError {
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    #[error("the addresses of services cannot be translated: {0}")]
+    Translation(String),
+}
+
 /// Names, clock and network, then the file trees, then what is forwarded.
 async fn set_up(
     guest: &Guest,
     mut configure: Configure,
+    steps: &[MountStep],
     request: &GuestRequest,
     attachment: &dyn Attachment,
-) -> Result<Vec<Listener>, GuestError> {
+) -> Result<Vec<Listener>, SetUpError> {
     let network = attachment.guest();
     network.add_to(&mut configure);
     guest.configure(&configure).await?;
-    let filesystems =
-        layout::Filesystems { helper: HELPER_FSTYPE, image: request.image.fstype, scratch: Scratch::FSTYPE };
-    let steps = layout::mounts(&request.dirs, &request.cache_root, filesystems);
-    guest.mount(&steps).await?;
+    guest.mount(steps).await?;
+    if !request.services.is_empty() {
+        services::connect(guest, &request.services, &configure.interfaces).await?;
+    }
     let mut listeners = Vec::new();
     for listen in &network.listens {
         listeners.push(guest.listen(listen).await?);
@@ -243,16 +267,8 @@ fn words(text: Option<&str>) -> Vec<String> {
     text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
-fn disks(helper: &std::path::Path, image: &std::path::Path, scratch: &std::path::Path) -> Vec<DiskSpec> {
-    let paths = [(helper, true), (image, true), (scratch, false)];
-    let named = paths.into_iter().zip(layout::DISKS);
-    named
-        .map(|((path, read_only), serial)| DiskSpec {
-            path: path.to_owned(),
-            read_only,
-            serial: serial.to_owned(),
-        })
-        .collect()
+fn disk(disk: layout::PlannedDisk) -> DiskSpec {
+    DiskSpec { read_only: disk.is_read_only(), path: disk.path, serial: disk.serial }
 }
 
 /// Hands forwarded connections on to the network.

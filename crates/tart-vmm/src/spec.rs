@@ -9,8 +9,8 @@ use crate::VmmError;
 /// Smallest memory that a guest boots with, in bytes.
 const MIN_MEMORY: u64 = 96 << 20;
 
-/// Disks that a machine can have; the microvm machine has few slots.
-const MAX_DISKS: usize = 8;
+/// Disks that a machine can have; the microvm machine has 24 slots for devices of all kinds.
+const MAX_DISKS: usize = 19;
 
 /// Longest name of a machine, in bytes.
 const MAX_ID: usize = 40;

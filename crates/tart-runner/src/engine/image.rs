@@ -72,6 +72,34 @@ impl Wishes<'_> {
         }
     }
 
+    /// The image of a service. The lists of allowed services do not hold for those of the configuration, nor for an
+    /// image that the configuration has a service of.
+    ///
+    /// # Errors
+    /// If it is a path, or not allowed.
+    pub(super) fn choose_service(&self, configured: bool) -> Result<String, Failure> {
+        let docker = &self.runner.docker;
+        let name = self.job.map(|image| image.name.as_str()).unwrap_or_default();
+        no_path("the service", name)?;
+        let own = configured || docker.services.iter().any(|service| service.name == name);
+        let patterns: Vec<_> =
+            docker.allowed_services.iter().map(|pattern| self.variables.expand(pattern)).collect();
+        if !own && !is_allowed(name, &patterns) {
+            return Err(not_allowed("service", name, "services", &patterns));
+        }
+        Ok(name.to_owned())
+    }
+
+    /// Who runs a service, if not whom its image names.
+    ///
+    /// # Errors
+    /// If the user is not allowed.
+    pub(super) fn service_user(&self) -> Result<Option<String>, Failure> {
+        let user = self.job.and_then(|image| image.executor_opts.docker.user.as_deref());
+        let user = user.map(|user| self.variables.expand(user)).filter(|user| !user.is_empty());
+        self.allowed_user(user)
+    }
+
     /// The pull policies to try: the job's if all of them are allowed, else the runner's.
     ///
     /// # Errors
@@ -106,10 +134,13 @@ impl Wishes<'_> {
         let job = self.job.and_then(|image| image.executor_opts.docker.user.as_deref());
         let user = docker.user.as_deref().filter(|user| !user.is_empty()).or(job);
         let user = user.map(|user| self.variables.expand(user)).filter(|user| !user.is_empty());
+        self.allowed_user(user)
+    }
+
+    fn allowed_user(&self, user: Option<String>) -> Result<Option<String>, Failure> {
+        let allowed = &self.runner.docker.allowed_users;
         match user {
-            Some(user) if !is_allowed(&user, &docker.allowed_users) => {
-                Err(not_allowed("user", &user, "users", &docker.allowed_users))
-            }
+            Some(user) if !is_allowed(&user, allowed) => Err(not_allowed("user", &user, "users", allowed)),
             user => Ok(user),
         }
     }

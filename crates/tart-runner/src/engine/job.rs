@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::control::{Bound, Control, Scope};
 use super::log::JobLog;
 use super::report::{JobUsage, Timings};
-use super::script::{self, Broken, Script, Trail};
+use super::script::{self, Broken, Script, Surroundings, Trail};
+use super::services::Services;
 use super::{JobObserver, JobRun, explain};
 use crate::HostSetup;
 use crate::guest::{JobGuest, killed_for_memory};
@@ -37,8 +38,9 @@ pub(super) struct Job<'a> {
     pub(super) guest: Option<JobGuest>,
     /// What the image says about running commands in it.
     pub(super) image: tart_assets::ImageConfig,
-    /// Keeps the image from being removed as long as the guest may use it.
-    pub(super) lease: Option<tart_images::LeasedImage>,
+    /// Keep the images from being removed as long as the guest may use them.
+    pub(super) leases: Vec<tart_images::LeasedImage>,
+    pub(super) services: Services,
     pub(super) timings: Timings,
     pub(super) usage: JobUsage,
     progress: Progress,
@@ -80,7 +82,8 @@ impl<'a> Job<'a> {
             control,
             guest: None,
             image: tart_assets::ImageConfig::default(),
-            lease: None,
+            leases: Vec::new(),
+            services: Services::default(),
             timings: Timings::default(),
             usage: JobUsage::default(),
             progress: Progress::new(plan.settings.after_script_ignore_errors),
@@ -224,9 +227,13 @@ impl<'a> Job<'a> {
             Failure::Canceled => log.line(Level::Warning, CANCELED_EXTERNALLY),
             _ => {}
         };
-        let ran =
-            script::run(guest.agent(), &script, scope, &mut self.control, &mut self.log, &mut trail, halt)
-                .await;
+        let surroundings = Surroundings {
+            scope,
+            control: &mut self.control,
+            log: &mut self.log,
+            services: &mut self.services,
+        };
+        let ran = script::run(guest.agent(), &script, surroundings, &mut trail, halt).await;
         self.account(stage, &trail, &guest);
         let result = match ran {
             Ok(status) => script::outcome(status),

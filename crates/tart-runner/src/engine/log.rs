@@ -58,6 +58,12 @@ impl JobLog {
         self.pass();
     }
 
+    /// Writes whole lines of a service.
+    pub(super) fn service(&mut self, number: u8, lines: &[u8]) {
+        self.pipeline.write(Source::Service(number, Channel::Stdout), lines);
+        self.pass();
+    }
+
     pub(super) fn begin_section(&mut self, name: &str, header: &str) {
         self.pipeline.begin_section(name, header, SectionOptions::default());
         self.pass();

@@ -16,6 +16,7 @@ use super::control::Scope;
 use super::explain;
 use super::image::{self, Choice, Wishes};
 use super::job::Job;
+use super::services::FoundService;
 use crate::guest::{GuestFailure, GuestRequest, JobGuest};
 
 /// Digits of an image's digest that are shown.
@@ -24,10 +25,8 @@ const SHOWN_DIGEST: usize = 12;
 impl Job<'_> {
     /// Finds the image and boots a guest, with as many tries.
     pub(super) async fn prepare(&mut self, scope: &Scope, attempts: u32) -> Result<(), Failure> {
-        for text in unsupported(&self.run.payload) {
-            self.log.line(Level::Warning, &text);
-        }
-        let request = self.request(scope).await?;
+        let services = self.find_services(scope).await?;
+        let request = self.request(scope, &services).await?;
         let mut failed = 0;
         loop {
             let request = GuestRequest { id: machine_id(self.run.payload.id)?, ..request.clone() };
@@ -39,8 +38,10 @@ impl Job<'_> {
             }
             let error = match booted? {
                 Ok(guest) => {
-                    self.welcome(guest, start);
-                    return Ok(());
+                    self.welcome(&guest, start);
+                    let started = self.start_services(scope, &guest, services).await;
+                    self.guest = Some(guest);
+                    return started;
                 }
                 Err(error) => error,
             };
@@ -55,7 +56,7 @@ impl Job<'_> {
         }
     }
 
-    async fn request(&mut self, scope: &Scope) -> Result<GuestRequest, Failure> {
+    async fn request(&mut self, scope: &Scope, services: &[FoundService]) -> Result<GuestRequest, Failure> {
         let (setup, run, plan) = (self.setup, self.run, self.plan);
         let payload = &run.payload;
         let image = self.find_image(scope).await?;
@@ -79,6 +80,7 @@ impl Job<'_> {
             id: String::new(),
             hostname: job_name(token, payload.job_info.project_id, context.concurrent_project_id, payload.id),
             image,
+            services: services.iter().map(FoundService::guest).collect(),
             dirs: plan.dirs.clone(),
             cache_root: context.cache_dir.clone(),
             allowed: run.allowed.clone(),
@@ -108,7 +110,7 @@ impl Job<'_> {
                 let request = wishes.request(name, &run.payload)?;
                 let leased = self.obtain(scope, &request).await?;
                 let (disk, description) = (leased.disk.clone(), leased.description.clone());
-                self.lease = Some(leased);
+                self.leases.push(leased);
                 (disk, description)
             }
         };
@@ -128,7 +130,11 @@ impl Job<'_> {
     }
 
     /// Asks the images of the host, with what they say in the log.
-    async fn obtain(&mut self, scope: &Scope, request: &ImageRequest) -> Result<LeasedImage, Failure> {
+    pub(super) async fn obtain(
+        &mut self,
+        scope: &Scope,
+        request: &ImageRequest,
+    ) -> Result<LeasedImage, Failure> {
         let (sender, mut lines) = mpsc::unbounded_channel();
         let log = Sender(sender);
         let obtain = self.setup.images.obtain(request, &log);
@@ -147,7 +153,7 @@ impl Job<'_> {
         obtained.map_err(|error| image::failure(&error))
     }
 
-    fn welcome(&mut self, guest: JobGuest, start: Instant) {
+    fn welcome(&mut self, guest: &JobGuest, start: Instant) {
         let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
         let text = format!(
             "The microVM is ready after {} (Linux {}, booted in {}; network: {})",
@@ -159,7 +165,6 @@ impl Job<'_> {
         self.log.line(Level::Print, &text);
         self.timings.spawn_to_ready = Some(guest.spawn_to_ready);
         self.timings.ready_to_set_up = Some(guest.ready.elapsed());
-        self.guest = Some(guest);
     }
 }
 
@@ -202,17 +207,6 @@ fn is_worth_retrying(error: &GuestFailure) -> bool {
             )
             | GuestFailure::Network(tart_net::NetError::Unable { .. })
     )
-}
-
-/// Warnings about what the job asks for and does not get.
-fn unsupported(payload: &tart_spec::JobPayload) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if !payload.services.is_empty() {
-        let names: Vec<_> = payload.services.iter().map(|service| service.name.as_str()).collect();
-        warnings
-            .push(format!("services are not supported yet by this version of Tart: {}", names.join(", ")));
-    }
-    warnings
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::control::{Control, Scope};
 use super::log::JobLog;
+use super::services::Services;
 
 /// How long a script may take to end by itself when it is stopped.
 const GRACE: Duration = Duration::from_secs(10);
@@ -21,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// Searched for programs where nothing says otherwise.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Name of the script's file in the job's temporary directory. No variable has such a name.
 const SCRIPT_FILE: &str = ".tart-script";
@@ -100,25 +101,33 @@ pub(super) struct Trail {
     pub(super) exited: Option<Exited>,
 }
 
+/// What a script runs in the midst of.
+pub(super) struct Surroundings<'a> {
+    /// What ends it.
+    pub(super) scope: &'a Scope,
+    pub(super) control: &'a mut Control,
+    pub(super) log: &'a mut JobLog,
+    /// Their lines come between those of the script.
+    pub(super) services: &'a mut Services,
+}
+
 /// Runs a script to its end, with its output in the log. `on_halt` is called when it has to stop, for lines of the log.
 pub(super) async fn run(
     guest: &Guest,
     script: &Script,
-    scope: &Scope,
-    control: &mut Control,
-    log: &mut JobLog,
+    mut surroundings: Surroundings<'_>,
     trail: &mut Trail,
     on_halt: impl FnOnce(&Failure, &mut JobLog) + Send,
 ) -> Result<ExitStatus, Broken> {
-    let command = control.unless_halted(scope, start(guest, script)).await;
-    let command = match command {
+    let Surroundings { scope, control, log, .. } = &mut surroundings;
+    let command = match control.unless_halted(scope, start(guest, script)).await {
         Ok(started) => started?,
         Err(failure) => {
             on_halt(&failure, log);
             return Err(Broken::Halted(failure));
         }
     };
-    follow(command, scope, control, log, trail, on_halt).await
+    follow(command, surroundings, trail, on_halt).await
 }
 
 async fn start(guest: &Guest, script: &Script) -> Result<Command, Broken> {
@@ -192,17 +201,16 @@ fn exec(script: &Script, shell: &Start, path: &str) -> Exec {
 
 async fn follow(
     mut command: Command,
-    scope: &Scope,
-    control: &mut Control,
-    log: &mut JobLog,
+    surroundings: Surroundings<'_>,
     trail: &mut Trail,
     on_halt: impl FnOnce(&Failure, &mut JobLog) + Send,
 ) -> Result<ExitStatus, Broken> {
+    let Surroundings { scope, control, log, services } = surroundings;
     let halted = loop {
         let event = tokio::select! {
             biased;
             failure = control.halted(scope) => break failure,
-            event = next(&mut command, log) => event?,
+            event = next(&mut command, log, services) => event?,
         };
         if let Some(status) = take(event, log, trail) {
             return Ok(status);
@@ -223,7 +231,7 @@ async fn follow(
             biased;
             failure = control.halted(&no_limits) => return Err(Broken::Halted(failure)),
             () = sleep_until(limit) => return Err(Broken::Stuck(halted)),
-            event = next(&mut command, log) => event?,
+            event = next(&mut command, log, services) => event?,
         };
         if take(event, log, trail).is_some() {
             return Err(Broken::Halted(halted));
@@ -231,9 +239,19 @@ async fn follow(
     }
 }
 
-async fn next(command: &mut Command, log: &mut JobLog) -> Result<CommandEvent, GuestError> {
-    log.ready().await;
-    command.next().await
+/// What the script does next. Lines of services go to the log meanwhile; neither can keep the other from it.
+async fn next(
+    command: &mut Command,
+    log: &mut JobLog,
+    services: &mut Services,
+) -> Result<CommandEvent, GuestError> {
+    loop {
+        log.ready().await;
+        tokio::select! {
+            event = command.next() => return event,
+            (number, lines) = services.lines() => log.service(number, &lines),
+        }
+    }
 }
 
 fn take(event: CommandEvent, log: &mut JobLog, trail: &mut Trail) -> Option<ExitStatus> {

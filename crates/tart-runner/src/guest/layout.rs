@@ -1,14 +1,22 @@
 //! The file trees of a guest: which disks and mounts they are made of. Pure.
 //!
-//! Both trees are overlays whose upper layers are on the scratch disk, and both see the same builds and cache
-//! directories. The job's temporary directory, where its secrets are, is in the guest's memory and on no disk of the
-//! host.
+//! All trees are overlays whose upper layers are on the scratch disk, and all see the same builds and cache
+//! directories. The job's temporary directory, where its secrets are, is in the guest's memory, on no disk of the
+//! host, and in no service.
 
+use std::path::{Path, PathBuf};
+
+use tart_assets::ImageDisk;
 use tart_job::dirs::JobDirs;
 use tart_proto::message::{Disk, MountStep, Root};
 
-/// The disks in their order: what the guest knows them by.
-pub(super) const DISKS: [&str; 3] = ["helper", "image", "scratch"];
+/// Serials of the disks that every guest has.
+const HELPER: &str = "helper";
+const IMAGE: &str = "image";
+const SCRATCH_SERIAL: &str = "scratch";
+
+/// The file system of the helper disk.
+const HELPER_FSTYPE: &str = "squashfs";
 
 /// Where the scratch disk is mounted, for the agent only.
 const SCRATCH: &str = "/run/tart/scratch";
@@ -19,137 +27,152 @@ const TEMPORARY: &str = "/run/tart/temporary";
 /// Everyone may write: the helper's tools run as root, the job perhaps as someone else.
 const SHARED_MODE: u32 = 0o777;
 
-/// Kernel names of the disks' file systems.
+/// Where container engines keep their images: overlays of theirs cannot lie on ours.
+const ENGINES: [&str; 2] = ["/var/lib/docker", "/var/lib/containers"];
+
+/// Most volumes of an image that are made.
+const MAX_VOLUMES: usize = 32;
+
+/// What a guest's trees are made of.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Filesystems<'a> {
-    pub(super) helper: &'a str,
-    pub(super) image: &'a str,
-    pub(super) scratch: &'a str,
+pub(super) struct Layout<'a> {
+    /// Disk of the helper tree.
+    pub(super) helper: &'a Path,
+    /// The job's image.
+    pub(super) image: &'a ImageDisk,
+    /// Images of the services.
+    pub(super) services: &'a [ImageDisk],
+    /// The disk that everything is written to.
+    pub(super) scratch: &'a Path,
+    /// Kernel name of its file system.
+    pub(super) scratch_fstype: &'a str,
 }
 
-/// The mounts of a job's guest. `cache_root` is the whole cache directory.
-pub(super) fn mounts(dirs: &JobDirs, cache_root: &str, filesystems: Filesystems<'_>) -> Vec<MountStep> {
-    let mut steps = vec![
-        disk(0, &read_only("helper"), filesystems.helper, true),
-        disk(1, &read_only("image"), filesystems.image, true),
-        disk(2, SCRATCH, filesystems.scratch, false),
-        MountStep::Tmpfs { target: TEMPORARY.to_owned(), mode: SHARED_MODE, size_bytes: 0 },
-        overlay(Root::Helper, "helper"),
-        overlay(Root::Job, "image"),
-    ];
-    let mut shared = vec![("builds", dirs.builds_dir.as_str()), ("cache", cache_root)];
-    shared.dedup_by_key(|(_, path)| *path);
-    // What is inside another comes later, or it would be hidden.
-    shared.sort_by_key(|(_, path)| path.len());
-    for (name, _) in &shared {
-        steps.push(MountStep::Directory { path: format!("{SCRATCH}/{name}"), mode: SHARED_MODE });
+/// A disk of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PlannedDisk {
+    pub(super) path: PathBuf,
+    pub(super) fstype: String,
+    pub(super) serial: String,
+}
+
+impl PlannedDisk {
+    /// Everything but the scratch disk is shared with other guests.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.serial != SCRATCH_SERIAL
     }
-    for (name, path) in shared {
-        steps.extend(both(&format!("{SCRATCH}/{name}"), path));
+
+    fn target(&self) -> String {
+        if self.is_read_only() { format!("/run/tart/disk/{}", self.serial) } else { SCRATCH.to_owned() }
     }
-    steps.extend(both(TEMPORARY, &dirs.temp_dir));
-    steps.extend([Root::Helper, Root::Job].map(|root| MountStep::System { root }));
-    steps
 }
 
-fn read_only(name: &str) -> String {
-    format!("/run/tart/disk/{name}")
+impl Layout<'_> {
+    /// The disks in their order. Trees of the same image share one.
+    pub(super) fn disks(&self) -> Vec<PlannedDisk> {
+        let disk = |path: &Path, fstype: &str, serial: String| PlannedDisk {
+            path: path.to_owned(),
+            fstype: fstype.to_owned(),
+            serial,
+        };
+        let mut disks = vec![
+            disk(self.helper, HELPER_FSTYPE, HELPER.to_owned()),
+            disk(&self.image.path, self.image.fstype, IMAGE.to_owned()),
+            disk(self.scratch, self.scratch_fstype, SCRATCH_SERIAL.to_owned()),
+        ];
+        for (number, service) in self.services.iter().enumerate() {
+            if !disks.iter().any(|disk| disk.path == service.path) {
+                disks.push(disk(&service.path, service.fstype, format!("service-{number}")));
+            }
+        }
+        disks
+    }
+
+    /// The mounts of a job's guest. `cache_root` is the whole cache directory.
+    pub(super) fn mounts(&self, dirs: &JobDirs, cache_root: &str) -> Vec<MountStep> {
+        let disks = self.disks();
+        let mut steps: Vec<_> = (0..).zip(&disks).map(|(position, disk)| mount(position, disk)).collect();
+        steps.push(MountStep::Tmpfs { target: TEMPORARY.to_owned(), mode: SHARED_MODE, size_bytes: 0 });
+        let lower = |path: &Path| disks.iter().find(|disk| disk.path == path).map(PlannedDisk::target);
+        let services = self.services.iter().zip(0..).map(|(image, number)| (Root::Service(number), image));
+        let images: Vec<_> = std::iter::once((Root::Job, self.image)).chain(services).collect();
+        steps.push(overlay(Root::Helper, lower(self.helper)));
+        steps.extend(images.iter().map(|(root, image)| overlay(*root, lower(&image.path))));
+        for (root, image) in &images {
+            steps.extend(volumes(*root, &image.config.volumes));
+        }
+        let mut shared = vec![("builds", dirs.builds_dir.as_str()), ("cache", cache_root)];
+        shared.dedup_by_key(|(_, path)| *path);
+        // What is inside another comes later, or it would be hidden.
+        shared.sort_by_key(|(_, path)| path.len());
+        for (name, _) in &shared {
+            steps.push(MountStep::Directory { path: format!("{SCRATCH}/{name}"), mode: SHARED_MODE });
+        }
+        let roots: Vec<_> =
+            std::iter::once(Root::Helper).chain(images.iter().map(|(root, _)| *root)).collect();
+        for (name, path) in shared {
+            steps.extend(roots.iter().map(|root| bind(*root, &format!("{SCRATCH}/{name}"), path)));
+        }
+        steps.extend([Root::Helper, Root::Job].map(|root| bind(root, TEMPORARY, &dirs.temp_dir)));
+        steps.extend(roots.into_iter().map(|root| MountStep::System { root }));
+        steps
+    }
 }
 
-fn disk(position: u8, target: &str, fstype: &str, read_only: bool) -> MountStep {
-    let serial = DISKS.get(usize::from(position)).copied().unwrap_or_default().to_owned();
+fn mount(position: u8, disk: &PlannedDisk) -> MountStep {
     MountStep::Disk {
-        disk: Disk { serial, position },
-        target: target.to_owned(),
-        fstype: fstype.to_owned(),
-        read_only,
+        disk: Disk { serial: disk.serial.clone(), position },
+        target: disk.target(),
+        fstype: disk.fstype.clone(),
+        read_only: disk.is_read_only(),
         options: String::new(),
     }
 }
 
-fn overlay(root: Root, name: &str) -> MountStep {
+fn overlay(root: Root, lower: Option<String>) -> MountStep {
+    let place = format!("{SCRATCH}/tree/{}", name_of(root));
     MountStep::Overlay {
-        lower: vec![read_only(name)],
-        upper: format!("{SCRATCH}/tree/{name}/upper"),
-        work: format!("{SCRATCH}/tree/{name}/work"),
-        target: root.mount_point().to_owned(),
+        lower: lower.into_iter().collect(),
+        upper: format!("{place}/upper"),
+        work: format!("{place}/work"),
+        target: root.mount_point().into_owned(),
     }
 }
 
-fn both(source: &str, path: &str) -> [MountStep; 2] {
-    [Root::Helper, Root::Job].map(|root| MountStep::Bind {
-        source: source.to_owned(),
+/// The directories of a tree that are no part of its overlay.
+fn volumes(root: Root, volumes: &[String]) -> Vec<MountStep> {
+    let volumes = volumes.iter().map(String::as_str).filter(|path| is_volume(path)).take(MAX_VOLUMES);
+    let mut paths: Vec<_> = ENGINES.into_iter().chain(volumes).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    let volume = |(number, path): (usize, &str)| MountStep::Volume {
+        source: format!("{SCRATCH}/volume/{}/{number}", name_of(root)),
         target: format!("{}{path}", root.mount_point()),
-    })
+    };
+    paths.into_iter().enumerate().map(volume).collect()
+}
+
+/// An image may not cover what the agent mounts.
+fn is_volume(path: &str) -> bool {
+    let kernels = ["/dev", "/proc", "/sys", "/etc"];
+    let plain = path.starts_with('/') && !path.split('/').any(|part| matches!(part, "." | ".."));
+    let within =
+        |top: &&str| path.strip_prefix(*top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    plain && !path.trim_matches('/').is_empty() && !kernels.iter().any(within)
+}
+
+fn name_of(root: Root) -> String {
+    match root {
+        Root::Agent => "agent".to_owned(),
+        Root::Helper => HELPER.to_owned(),
+        Root::Job => IMAGE.to_owned(),
+        Root::Service(number) => format!("service-{number}"),
+    }
+}
+
+fn bind(root: Root, source: &str, path: &str) -> MountStep {
+    MountStep::Bind { source: source.to_owned(), target: format!("{}{path}", root.mount_point()) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn dirs(builds_dir: &str) -> JobDirs {
-        JobDirs {
-            builds_dir: builds_dir.to_owned(),
-            project_slug: "g/p".to_owned(),
-            build_dir: format!("{builds_dir}/g/p"),
-            temp_dir: format!("{builds_dir}/g/p.tmp"),
-            cache_dir: "/cache/g/p".to_owned(),
-        }
-    }
-
-    /// One line for each step that has a target.
-    fn shown(steps: &[MountStep]) -> String {
-        let line = |step: &MountStep| match step {
-            MountStep::Disk { disk, target, read_only, .. } => {
-                format!("disk {} {target}{}", disk.serial, if *read_only { " ro" } else { "" })
-            }
-            MountStep::Overlay { lower, target, .. } => format!("overlay {} {target}", lower.join(":")),
-            MountStep::Bind { source, target } => format!("bind {source} {target}"),
-            MountStep::Tmpfs { target, .. } => format!("tmpfs {target}"),
-            MountStep::Directory { path, .. } => format!("directory {path}"),
-            MountStep::System { root } => format!("system {root:?}"),
-        };
-        steps.iter().map(line).collect::<Vec<_>>().join("\n")
-    }
-
-    const FILESYSTEMS: Filesystems<'_> =
-        Filesystems { helper: "squashfs", image: "squashfs", scratch: "ext4" };
-
-    #[test]
-    fn both_trees_share_builds_cache_and_temporary_files() {
-        insta::assert_snapshot!(shown(&mounts(&dirs("/builds"), "/cache", FILESYSTEMS)), @"
-        disk helper /run/tart/disk/helper ro
-        disk image /run/tart/disk/image ro
-        disk scratch /run/tart/scratch
-        tmpfs /run/tart/temporary
-        overlay /run/tart/disk/helper /run/tart/helper
-        overlay /run/tart/disk/image /run/tart/job
-        directory /run/tart/scratch/cache
-        directory /run/tart/scratch/builds
-        bind /run/tart/scratch/cache /run/tart/helper/cache
-        bind /run/tart/scratch/cache /run/tart/job/cache
-        bind /run/tart/scratch/builds /run/tart/helper/builds
-        bind /run/tart/scratch/builds /run/tart/job/builds
-        bind /run/tart/temporary /run/tart/helper/builds/g/p.tmp
-        bind /run/tart/temporary /run/tart/job/builds/g/p.tmp
-        system Helper
-        system Job
-        ");
-    }
-
-    #[test]
-    fn a_cache_inside_the_builds_directory_is_not_hidden_by_it() {
-        let steps = shown(&mounts(&dirs("/ci"), "/ci/cache", FILESYSTEMS));
-        let at = |line: &str| steps.lines().position(|l| l == line).unwrap();
-        assert!(
-            at("bind /run/tart/scratch/builds /run/tart/job/ci")
-                < at("bind /run/tart/scratch/cache /run/tart/job/ci/cache")
-        );
-    }
-
-    #[test]
-    fn one_directory_for_both_is_bound_once() {
-        let steps = shown(&mounts(&dirs("/ci"), "/ci", FILESYSTEMS));
-        assert_eq!(steps.lines().filter(|line| line.ends_with("/run/tart/job/ci")).count(), 1, "{steps}");
-    }
-}
+mod tests;

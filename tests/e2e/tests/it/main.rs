@@ -10,5 +10,6 @@ mod netns;
 mod network;
 mod peers;
 mod registry;
+mod services;
 mod signals;
 mod sources;

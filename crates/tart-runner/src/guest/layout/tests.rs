@@ -1,0 +1,124 @@
+use tart_assets::ImageConfig;
+
+use super::*;
+
+fn dirs(builds_dir: &str) -> JobDirs {
+    JobDirs {
+        builds_dir: builds_dir.to_owned(),
+        project_slug: "g/p".to_owned(),
+        build_dir: format!("{builds_dir}/g/p"),
+        temp_dir: format!("{builds_dir}/g/p.tmp"),
+        cache_dir: "/cache/g/p".to_owned(),
+    }
+}
+
+fn image(path: &str, volumes: &[&str]) -> ImageDisk {
+    let volumes = volumes.iter().map(|path| (*path).to_owned()).collect();
+    ImageDisk {
+        path: path.into(),
+        fstype: "squashfs",
+        digest: String::new(),
+        config: ImageConfig { volumes, ..ImageConfig::default() },
+    }
+}
+
+fn steps(builds_dir: &str, cache_root: &str, services: &[ImageDisk]) -> String {
+    let image = image("/objects/a", &[]);
+    let layout = Layout {
+        helper: Path::new("/objects/h"),
+        image: &image,
+        services,
+        scratch: Path::new("/run/s"),
+        scratch_fstype: "ext4",
+    };
+    shown(&layout.mounts(&dirs(builds_dir), cache_root))
+}
+
+/// One line for each step.
+fn shown(steps: &[MountStep]) -> String {
+    let line = |step: &MountStep| match step {
+        MountStep::Disk { disk, target, read_only, .. } => {
+            format!("disk {} {} {target}{}", disk.position, disk.serial, if *read_only { " ro" } else { "" })
+        }
+        MountStep::Overlay { lower, target, .. } => format!("overlay {} {target}", lower.join(":")),
+        MountStep::Bind { source, target } => format!("bind {source} {target}"),
+        MountStep::Volume { source, target } => format!("volume {source} {target}"),
+        MountStep::Tmpfs { target, .. } => format!("tmpfs {target}"),
+        MountStep::Directory { path, .. } => format!("directory {path}"),
+        MountStep::System { root } => format!("system {root:?}"),
+    };
+    steps.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn both_trees_share_builds_cache_and_temporary_files() {
+    insta::assert_snapshot!(steps("/builds", "/cache", &[]), @"
+    disk 0 helper /run/tart/disk/helper ro
+    disk 1 image /run/tart/disk/image ro
+    disk 2 scratch /run/tart/scratch
+    tmpfs /run/tart/temporary
+    overlay /run/tart/disk/helper /run/tart/helper
+    overlay /run/tart/disk/image /run/tart/job
+    volume /run/tart/scratch/volume/image/0 /run/tart/job/var/lib/containers
+    volume /run/tart/scratch/volume/image/1 /run/tart/job/var/lib/docker
+    directory /run/tart/scratch/cache
+    directory /run/tart/scratch/builds
+    bind /run/tart/scratch/cache /run/tart/helper/cache
+    bind /run/tart/scratch/cache /run/tart/job/cache
+    bind /run/tart/scratch/builds /run/tart/helper/builds
+    bind /run/tart/scratch/builds /run/tart/job/builds
+    bind /run/tart/temporary /run/tart/helper/builds/g/p.tmp
+    bind /run/tart/temporary /run/tart/job/builds/g/p.tmp
+    system Helper
+    system Job
+    ");
+}
+
+#[test]
+fn services_have_trees_of_their_own_without_the_jobs_secrets() {
+    let services = [
+        image("/objects/b", &["/data", "/proc/x", "../y", "/"]),
+        image("/objects/a", &[]),
+        image("/objects/b", &[]),
+    ];
+    let steps = steps("/builds", "/cache", &services);
+    let of_services: Vec<_> = steps.lines().filter(|line| line.contains("ervice")).collect();
+    insta::assert_snapshot!(of_services.join("\n"), @"
+    disk 3 service-0 /run/tart/disk/service-0 ro
+    overlay /run/tart/disk/service-0 /run/tart/services/0
+    overlay /run/tart/disk/image /run/tart/services/1
+    overlay /run/tart/disk/service-0 /run/tart/services/2
+    volume /run/tart/scratch/volume/service-0/0 /run/tart/services/0/data
+    volume /run/tart/scratch/volume/service-0/1 /run/tart/services/0/var/lib/containers
+    volume /run/tart/scratch/volume/service-0/2 /run/tart/services/0/var/lib/docker
+    volume /run/tart/scratch/volume/service-1/0 /run/tart/services/1/var/lib/containers
+    volume /run/tart/scratch/volume/service-1/1 /run/tart/services/1/var/lib/docker
+    volume /run/tart/scratch/volume/service-2/0 /run/tart/services/2/var/lib/containers
+    volume /run/tart/scratch/volume/service-2/1 /run/tart/services/2/var/lib/docker
+    bind /run/tart/scratch/cache /run/tart/services/0/cache
+    bind /run/tart/scratch/cache /run/tart/services/1/cache
+    bind /run/tart/scratch/cache /run/tart/services/2/cache
+    bind /run/tart/scratch/builds /run/tart/services/0/builds
+    bind /run/tart/scratch/builds /run/tart/services/1/builds
+    bind /run/tart/scratch/builds /run/tart/services/2/builds
+    system Service(0)
+    system Service(1)
+    system Service(2)
+    ");
+}
+
+#[test]
+fn a_cache_inside_the_builds_directory_is_not_hidden_by_it() {
+    let steps = steps("/ci", "/ci/cache", &[]);
+    let at = |line: &str| steps.lines().position(|l| l == line).unwrap();
+    assert!(
+        at("bind /run/tart/scratch/builds /run/tart/job/ci")
+            < at("bind /run/tart/scratch/cache /run/tart/job/ci/cache")
+    );
+}
+
+#[test]
+fn one_directory_for_both_is_bound_once() {
+    let steps = steps("/ci", "/ci", &[]);
+    assert_eq!(steps.lines().filter(|line| line.ends_with("/run/tart/job/ci")).count(), 1, "{steps}");
+}
