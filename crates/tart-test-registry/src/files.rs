@@ -55,6 +55,15 @@ impl Files {
         self.entry(header(EntryType::Directory, path, mode), &[])
     }
 
+    /// A directory of a user and group.
+    #[must_use]
+    pub fn owned_directory(self, path: &str, mode: u32, (uid, gid): (u64, u64)) -> Self {
+        let mut header = header(EntryType::Directory, path, mode);
+        header.set_uid(uid);
+        header.set_gid(gid);
+        self.entry(header, &[])
+    }
+
     /// A symbolic link.
     #[must_use]
     pub fn symlink(self, path: &str, target: &str) -> Self {

@@ -1,6 +1,7 @@
 //! Images that most tests want.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -42,6 +43,26 @@ pub fn busybox() -> anyhow::Result<ImageBuilder> {
         .layer(files.tar(), Compression::Gzip)
         .config("Cmd", json!(["sh"]))
         .config("Env", json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"])))
+}
+
+/// The files of Debian packages and of all that they need, as one tar archive. No package is configured, so users and
+/// alternatives are missing.
+///
+/// # Errors
+/// If mmdebstrap cannot fetch or unpack them.
+pub fn debian(packages: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let directory = tempfile::tempdir()?;
+    let archive = directory.path().join("files.tar");
+    let status = Command::new("mmdebstrap")
+        .args(["--quiet", "--variant=extract"])
+        .arg(format!("--include={},dash,coreutils,libc-bin", packages.join(",")))
+        .arg("bookworm")
+        .arg(&archive)
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run mmdebstrap")?;
+    anyhow::ensure!(status.success(), "mmdebstrap failed: {status}");
+    Ok(fs::read(archive)?)
 }
 
 /// Bytes that do not compress, the same for the same seed.

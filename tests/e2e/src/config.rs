@@ -10,12 +10,14 @@ pub struct Config {
     vcpus: u32,
     runner: String,
     microvm: String,
+    docker: String,
 }
 
 impl Default for Config {
     /// One job at a time, in a small guest.
     fn default() -> Self {
-        Self { concurrent: 1, log_format: "text", vcpus: 1, runner: String::new(), microvm: String::new() }
+        let (runner, microvm, docker) = (String::new(), String::new(), String::new());
+        Self { concurrent: 1, log_format: "text", vcpus: 1, runner, microvm, docker }
     }
 }
 
@@ -57,16 +59,25 @@ impl Config {
         self
     }
 
+    /// Adds a line to `[runners.docker]`.
+    #[must_use]
+    pub fn docker(mut self, line: &str) -> Self {
+        self.docker.push_str(line);
+        self.docker.push('\n');
+        self
+    }
+
     /// The file's text.
     #[must_use]
     pub fn render(&self, url: &str, token: &str, state_dir: &Path) -> String {
-        let Self { concurrent, log_format, vcpus, runner, microvm } = self;
+        let Self { concurrent, log_format, vcpus, runner, microvm, docker } = self;
         let state_dir = state_dir.display();
         // Two jobs at once ask for two jobs at once.
         format!(
             "concurrent = {concurrent}\ncheck_interval = 1\nlog_level = \"debug\"\nlog_format = \"{log_format}\"\n\n[[runners]]\nname = \"e2e\"\n\
              url = \"{url}\"\ntoken = \"{token}\"\nexecutor = \"microvm\"\nrequest_concurrency = {concurrent}\n\
-             {runner}\n[runners.microvm]\nstate_dir = \"{state_dir}\"\nvcpus = {vcpus}\n{microvm}"
+             {runner}\n[runners.microvm]\nstate_dir = \"{state_dir}\"\nvcpus = {vcpus}\n{microvm}\n\
+             [runners.docker]\n{docker}"
         )
     }
 }

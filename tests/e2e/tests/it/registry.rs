@@ -139,12 +139,9 @@ async fn what_is_not_allowed_or_not_there_is_said_before_a_machine_starts() {
     push(&registry, &samples::busybox().expect("busybox-static is installed"), "app:1");
     let name = registry.reference("app:1");
     let address = registry.address();
-    let docker = format!(
-        "[runners.docker]\nallowed_images = [\"{address}/*:*\"]\nallowed_pull_policies = [\"always\", \"never\"]"
-    );
-    let store = scene.own_store(Config::default());
-    let text = std::fs::read_to_string(scene.config()).expect("it is there");
-    scene.write_config(&format!("{text}\n{docker}\n"));
+    let docker =
+        format!("allowed_images = [\"{address}/*:*\"]\nallowed_pull_policies = [\"always\", \"never\"]");
+    let store = scene.own_store(Config::default().docker(&docker));
 
     let job = |image: Image| JobSpec::script(["true"]).image(image).env("GIT_STRATEGY", "none");
     let other = scene.server.enqueue(job(Image::new("ruby:3")).name("other")).await;
