@@ -67,6 +67,7 @@ static ROWS: &[(&str, Support)] = &[
     ("runners.docker.wait_for_services_timeout", Works),
     ("runners.docker.service_memory", Works),
     ("runners.docker.services", Works),
+    ("runners.docker.volumes", Works),
     ("runners.docker.privileged", Ignored(OWN_VM)),
     ("runners.docker.services_privileged", Ignored(OWN_VM)),
     ("runners.docker.allowed_privileged_images", Ignored(OWN_VM)),

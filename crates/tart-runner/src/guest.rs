@@ -67,6 +67,8 @@ pub(crate) struct GuestRequest {
     pub(crate) dirs: JobDirs,
     /// `cache_dir` of the configuration.
     pub(crate) cache_root: String,
+    /// What else the job and its services share.
+    pub(crate) volumes: Vec<String>,
     /// What it may reach where it has no network of its own.
     pub(crate) allowed: Vec<Allowed>,
     /// To what the job narrows its network.
@@ -135,7 +137,7 @@ impl JobGuest {
         let ready = Instant::now();
         let spawn_to_ready = ready - start;
         let configure = configuration(&request.hostname)?;
-        let steps = layout.mounts(&request.dirs, &request.cache_root);
+        let steps = layout.mounts(&request.dirs, &request.cache_root, &request.volumes);
         let set_up = set_up(&guest, configure, &steps, request, &*attachment);
         let listeners = match tokio::time::timeout(SET_UP_LIMIT, set_up).await {
             Ok(Ok(listeners)) => listeners,

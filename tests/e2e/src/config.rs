@@ -10,14 +10,15 @@ pub struct Config {
     vcpus: u32,
     runner: String,
     microvm: String,
+    network: String,
     docker: String,
 }
 
 impl Default for Config {
     /// One job at a time, in a small guest.
     fn default() -> Self {
-        let (runner, microvm, docker) = (String::new(), String::new(), String::new());
-        Self { concurrent: 1, log_format: "text", vcpus: 1, runner, microvm, docker }
+        let [runner, microvm, network, docker] = [const { String::new() }; 4];
+        Self { concurrent: 1, log_format: "text", vcpus: 1, runner, microvm, network, docker }
     }
 }
 
@@ -59,6 +60,14 @@ impl Config {
         self
     }
 
+    /// Adds a line to `[runners.microvm.network]`.
+    #[must_use]
+    pub fn network(mut self, line: &str) -> Self {
+        self.network.push_str(line);
+        self.network.push('\n');
+        self
+    }
+
     /// Adds a line to `[runners.docker]`.
     #[must_use]
     pub fn docker(mut self, line: &str) -> Self {
@@ -70,14 +79,14 @@ impl Config {
     /// The file's text.
     #[must_use]
     pub fn render(&self, url: &str, token: &str, state_dir: &Path) -> String {
-        let Self { concurrent, log_format, vcpus, runner, microvm, docker } = self;
+        let Self { concurrent, log_format, vcpus, runner, microvm, network, docker } = self;
         let state_dir = state_dir.display();
         // Two jobs at once ask for two jobs at once.
         format!(
             "concurrent = {concurrent}\ncheck_interval = 1\nlog_level = \"debug\"\nlog_format = \"{log_format}\"\n\n[[runners]]\nname = \"e2e\"\n\
              url = \"{url}\"\ntoken = \"{token}\"\nexecutor = \"microvm\"\nrequest_concurrency = {concurrent}\n\
              {runner}\n[runners.microvm]\nstate_dir = \"{state_dir}\"\nvcpus = {vcpus}\n{microvm}\n\
-             [runners.docker]\n{docker}"
+             [runners.microvm.network]\n{network}\n[runners.docker]\n{docker}"
         )
     }
 }

@@ -66,7 +66,7 @@ pub(super) static SECTIONS: &[Section] = &[
             unset(
                 "volumes",
                 Kind::List,
-                "`/path` for a directory that lasts between jobs, `/host:/path:ro` for one of the host",
+                "`/path` for a directory that the job and its services share; directories of the host are not mounted yet",
             ),
             unset("volumes_from", Kind::List, "Containers whose volumes are shared"),
             unset("volume_driver", Kind::Text, "The driver of volumes"),

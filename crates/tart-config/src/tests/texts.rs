@@ -128,7 +128,6 @@ listen_address = \":9252\"
     config.toml:12:9: warning: the `/ci` at the end of `runners.url` is left out: GitLab has had no such path since 8.0
     config.toml:17:14: note: `runners.executor` = "docker" means "microvm" here: every job runs in its own microVM
     config.toml:20:20: warning: `[runners.cache.s3]` is accepted but has no effect in this version (set here: `BucketName`)
-    config.toml:24:12: warning: `[runners.docker]` is accepted but has no effect in this version (set here: `volumes`)
     config.toml:34:5: warning: `runners.docker.helper_image` is ignored: the helper's tools are built into the VM
     config.toml:35:12: warning: `runners.machine` is ignored: it belongs to another executor, and every job of Tart runs in its own microVM
     "#);

@@ -72,6 +72,14 @@ impl Job<'_> {
                 setup.driver.describe()
             ),
         );
+        let (volumes, hosts): (Vec<_>, Vec<_>) =
+            run.runner.docker.volumes.iter().cloned().partition(|volume| !volume.contains(':'));
+        for volume in hosts {
+            let text = format!(
+                "the volume `{volume}` is not mounted: a microVM cannot share directories of the host yet"
+            );
+            self.log.line(Level::Warning, &text);
+        }
         let egress = parse_job_rules(plan.variables.value(EGRESS).unwrap_or_default());
         let egress =
             egress.map_err(|error| Failure::configuration(format!("the variable {EGRESS}: {error}")))?;
@@ -83,6 +91,7 @@ impl Job<'_> {
             services: services.iter().map(FoundService::guest).collect(),
             dirs: plan.dirs.clone(),
             cache_root: context.cache_dir.clone(),
+            volumes,
             allowed: run.allowed.clone(),
             egress,
         })

@@ -4,6 +4,7 @@
 //! directories. The job's temporary directory, where its secrets are, is in the guest's memory, on no disk of the
 //! host, and in no service.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use tart_assets::ImageDisk;
@@ -88,8 +89,9 @@ impl Layout<'_> {
         disks
     }
 
-    /// The mounts of a job's guest. `cache_root` is the whole cache directory.
-    pub(super) fn mounts(&self, dirs: &JobDirs, cache_root: &str) -> Vec<MountStep> {
+    /// The mounts of a job's guest. `cache_root` is the whole cache directory, `volumes` are what else the job and its
+    /// services share.
+    pub(super) fn mounts(&self, dirs: &JobDirs, cache_root: &str, volumes: &[String]) -> Vec<MountStep> {
         let disks = self.disks();
         let mut steps: Vec<_> = (0..).zip(&disks).map(|(position, disk)| mount(position, disk)).collect();
         steps.push(MountStep::Tmpfs { target: TEMPORARY.to_owned(), mode: SHARED_MODE, size_bytes: 0 });
@@ -99,10 +101,14 @@ impl Layout<'_> {
         steps.push(overlay(Root::Helper, lower(self.helper)));
         steps.extend(images.iter().map(|(root, image)| overlay(*root, lower(&image.path))));
         for (root, image) in &images {
-            steps.extend(volumes(*root, &image.config.volumes));
+            steps.extend(own_volumes(*root, &image.config.volumes));
         }
-        let mut shared = vec![("builds", dirs.builds_dir.as_str()), ("cache", cache_root)];
-        shared.dedup_by_key(|(_, path)| *path);
+        let mut shared =
+            vec![("builds".to_owned(), dirs.builds_dir.as_str()), ("cache".to_owned(), cache_root)];
+        let volumes = volumes.iter().map(|path| path.trim_end_matches('/')).filter(|path| is_volume(path));
+        shared.extend(volumes.enumerate().map(|(number, path)| (format!("shared-{number}"), path)));
+        let mut seen = BTreeSet::new();
+        shared.retain(|(_, path)| seen.insert(*path));
         // What is inside another comes later, or it would be hidden.
         shared.sort_by_key(|(_, path)| path.len());
         for (name, _) in &shared {
@@ -140,7 +146,7 @@ fn overlay(root: Root, lower: Option<String>) -> MountStep {
 }
 
 /// The directories of a tree that are no part of its overlay.
-fn volumes(root: Root, volumes: &[String]) -> Vec<MountStep> {
+fn own_volumes(root: Root, volumes: &[String]) -> Vec<MountStep> {
     let volumes = volumes.iter().map(String::as_str).filter(|path| is_volume(path)).take(MAX_VOLUMES);
     let mut paths: Vec<_> = ENGINES.into_iter().chain(volumes).collect();
     paths.sort_unstable();

@@ -97,3 +97,45 @@ async fn docker_in_the_job_itself_builds_and_runs() {
     scene.drain(tart).await;
     scene.finish();
 }
+
+/// Debian's buildah and podman, with nothing but their own defaults.
+fn buildah() -> ImageBuilder {
+    let packages = ["buildah", "podman", "crun", "netavark", "aardvark-dns", "iptables", "busybox-static"];
+    let files = samples::debian(&packages).expect("mmdebstrap fetches them");
+    let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
+    let mut own = Files::new()
+        .directory("tmp/", 0o1777)
+        .directory("var/tmp/", 0o1777)
+        .file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n")
+        .file("etc/group", 0o644, "root:x:0:\n")
+        .file("etc/containers/policy.json", 0o644, policy);
+    for name in ["iptables", "ip6tables"] {
+        own = own.symlink(&format!("usr/sbin/{name}"), "xtables-nft-multi");
+    }
+    ImageBuilder::new()
+        .layer(files, Compression::None)
+        .layer(own.tar(), Compression::Gzip)
+        .config("Env", json!(["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]))
+}
+
+#[tokio::test]
+async fn buildah_builds_what_podman_runs() {
+    let scene = Scene::start(&Config::default()).await;
+    scene.own_store(config());
+    let registry = TestRegistry::start(Options::default()).expect("a registry");
+    registry.push_image(&buildah(), "buildah:1").expect("the registry takes it");
+    let lines = [
+        "mkdir app && cp /bin/busybox app/ && cd app",
+        "printf 'FROM scratch\\nCOPY busybox /bin/\\nRUN [\"/bin/busybox\", \"sh\", \"-c\", \"echo built by $(busybox id -u) > /made\"]\\n' > Dockerfile",
+        "buildah info | busybox grep GraphDriverName",
+        "buildah build -q -t made .",
+        "podman run --rm --cgroup-manager cgroupfs localhost/made /bin/busybox cat /made",
+    ];
+    let job = JobSpec::script(lines).image(Image::new(registry.reference("buildah:1")));
+    let job = scene.server.enqueue(job).await;
+    let tart = scene.run();
+    let log = finished(&job, JobState::Success).await;
+    assert_has(&log, &["\"GraphDriverName\": \"overlay\"", "built by 0"]);
+    scene.drain(tart).await;
+    scene.finish();
+}

@@ -11,7 +11,8 @@ use std::thread;
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tart_e2e::{Config, JOB, SOON, Scene};
-use tart_test_gitlab::{JobSpec, JobState};
+use tart_test_gitlab::{Image, JobSpec, JobState, Variable};
+use tart_test_registry::{Options, TestRegistry, samples};
 
 /// A shell function that says whether a server at `host port` says hello.
 const SCAN: &str = "scan() { timeout 5 bash -c \"exec 3<>/dev/tcp/$1/$2 && grep -q hello <&3\" 2>/dev/null && echo \"found: $1 $2\" || echo \"nothing: $1 $2\"; }";
@@ -20,8 +21,7 @@ const SCAN: &str = "scan() { timeout 5 bash -c \"exec 3<>/dev/tcp/$1/$2 && grep 
 const OUTSIDE: [&str; 4] = ["198.51.100.10", "198.51.100.11", "10.9.9.9", "169.254.169.254"];
 const OUTSIDE6: [&str; 3] = ["2001:db8:5::10", "fd99::9", "fd00:ec2::254"];
 
-const POLICY: &str =
-    "[runners.microvm.network]\nmode = \"netns\"\ndns = [\"203.0.113.1\"]\ndeny = [\"198.51.100.11\"]";
+const POLICY: &str = "mode = \"netns\"\ndns = [\"203.0.113.1\"]\ndeny = [\"198.51.100.11\"]";
 
 fn ip(commands: &str) {
     for command in commands.lines() {
@@ -115,7 +115,7 @@ fn found(log: &str) -> Vec<&str> {
 #[tokio::test]
 async fn a_guest_finds_what_is_public_and_nothing_of_the_host_or_of_clouds() {
     let _lab = enter_lab();
-    let scene = Scene::start(&Config::default().microvm(POLICY)).await;
+    let scene = Scene::start(&Config::default().network(POLICY)).await;
     let server = scene.server.url().trim_start_matches("http://").replace(':', " ");
     let mut lines = vec![SCAN.to_owned()];
     let hosts = ["127.0.0.1", "203.0.113.2", "192.0.0.1", "169.254.64.0", "169.254.64.1", "169.254.64.2"];
@@ -155,9 +155,40 @@ async fn a_guest_finds_what_is_public_and_nothing_of_the_host_or_of_clouds() {
 }
 
 #[tokio::test]
+async fn a_service_finds_what_its_job_finds() {
+    let _lab = enter_lab();
+    let registry = TestRegistry::start(Options::default()).expect("a registry");
+    registry
+        .push_image(&samples::busybox().expect("busybox-static is installed"), "b:1")
+        .expect("it is pushed");
+    let scene = Scene::start(&Config::default()).await;
+    scene.own_store(Config::default().network(POLICY));
+    let hosts =
+        OUTSIDE.iter().chain(&["127.0.0.1", "203.0.113.2", "192.0.0.1", "169.254.64.0", "public.test"]);
+    let hosts: Vec<_> = hosts.copied().collect();
+    let scan = format!(
+        "for h in {}; do busybox nc -w 3 $h 80 </dev/null | grep -q hello && echo \"found: $h 80\"; done; \
+         exec busybox httpd -f -p 8080",
+        hosts.join(" ")
+    );
+    let service = Image::new(registry.reference("b:1")).alias("scanner").entrypoint(["sh", "-c", &scan]);
+    let service = service.variable(Variable::new("HEALTHCHECK_TCP_PORT", "8080"));
+    let job = JobSpec::script(["true"]).env("GIT_STRATEGY", "none").env("CI_DEBUG_SERVICES", "true");
+    let job = scene.server.enqueue(job.service(service)).await;
+    let tart = scene.run();
+    assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
+    let log = job.log();
+    assert_eq!(found(&log), ["198.51.100.10 80", "public.test 80"], "{log}");
+    assert!(log.contains("[service:b-scanner] "), "{log}");
+    scene.drain(tart).await;
+    scene.finish();
+    assert_eq!(left(), "");
+}
+
+#[tokio::test]
 async fn the_network_of_a_killed_runner_is_removed_by_the_next() {
     let _lab = enter_lab();
-    let scene = Scene::start(&Config::default().microvm(POLICY)).await;
+    let scene = Scene::start(&Config::default().network(POLICY)).await;
     let lost = scene.server.enqueue(JobSpec::script(["echo it runs", "sleep 100000"])).await;
     let mut tart = scene.run();
     lost.wait_log_contains("it runs", JOB).await;

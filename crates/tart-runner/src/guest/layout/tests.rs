@@ -31,7 +31,9 @@ fn steps(builds_dir: &str, cache_root: &str, services: &[ImageDisk]) -> String {
         scratch: Path::new("/run/s"),
         scratch_fstype: "ext4",
     };
-    shown(&layout.mounts(&dirs(builds_dir), cache_root))
+    let volumes = ["/certs/client/", "/cache", "relative", "/sys/x"].map(str::to_owned);
+    let volumes = if services.is_empty() { &[] } else { &volumes[..] };
+    shown(&layout.mounts(&dirs(builds_dir), cache_root, volumes))
 }
 
 /// One line for each step.
@@ -101,6 +103,9 @@ fn services_have_trees_of_their_own_without_the_jobs_secrets() {
     bind /run/tart/scratch/builds /run/tart/services/0/builds
     bind /run/tart/scratch/builds /run/tart/services/1/builds
     bind /run/tart/scratch/builds /run/tart/services/2/builds
+    bind /run/tart/scratch/shared-0 /run/tart/services/0/certs/client
+    bind /run/tart/scratch/shared-0 /run/tart/services/1/certs/client
+    bind /run/tart/scratch/shared-0 /run/tart/services/2/certs/client
     system Service(0)
     system Service(1)
     system Service(2)
