@@ -31,7 +31,7 @@ use tart_proto::message::Interface;
 use tokio::{net::lookup_host, time::timeout};
 
 use crate::{
-    Allowed, AttachRequest, Attachment, GuestNetwork, NetError, Network, Nic, NicLink, RelayOptions,
+    Allowed, AttachRequest, Attachment, Carried, GuestNetwork, NetError, Network, Nic, NicLink, RelayOptions,
     RelayTargets, Target, Usage, plan, relay::RelayAttachment,
 };
 use address::{GATEWAY, GATEWAY6, GUEST, GUEST_MAC, GUEST_PREFIX, GUEST_PREFIX6, GUEST6};
@@ -298,9 +298,14 @@ impl Attachment for NetnsAttachment {
                 usage.counters.bytes_up += counts.bytes_up;
                 usage.counters.bytes_down += counts.bytes_down;
                 (usage.denied, usage.forged) = (counts.denied_to, counts.forged);
+                let carried = counts.carried.into_iter().map(|((address, destination), (up, down))| {
+                    Carried { destination, name: self.dns.name_of(address), bytes_up: up, bytes_down: down }
+                });
+                usage.carried.extend(carried);
             }
             Err(error) => tracing::warn!(%error, "cannot read what a guest's network counted"),
         }
+        usage.carried.sort_by(|a, b| b.bytes().cmp(&a.bytes()).then(a.destination.cmp(&b.destination)));
         usage.denied.extend(self.dns.refused());
         usage.denied.sort_by(|a, b| b.packets.cmp(&a.packets).then(a.destination.cmp(&b.destination)));
         usage

@@ -49,10 +49,34 @@ pub struct AttachRequest {
 pub struct Usage {
     /// Connections and bytes.
     pub counters: Counters,
+    /// Where the bytes went to and came from, most bytes first. Not all: only so many are remembered, and what is no
+    /// TCP or UDP is in none.
+    pub carried: Vec<Carried>,
     /// Where the policy let it not go, the most frequent first. Not all: only so many are remembered.
     pub denied: Vec<Denied>,
     /// Frames whose addresses were not the guest's own.
     pub forged: u64,
+}
+
+/// What passed between a machine and one destination.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// `address:port/protocol`, or `host:port` where that is what was dialled.
+    pub destination: String,
+    /// The name by which the guest found the address, if it did: of the guest's choice, but printable.
+    pub name: Option<String>,
+    /// Bytes from the guest.
+    pub bytes_up: u64,
+    /// Bytes to the guest.
+    pub bytes_down: u64,
+}
+
+impl Carried {
+    /// Bytes both ways.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes_up.saturating_add(self.bytes_down)
+    }
 }
 
 /// A destination that the policy does not allow.

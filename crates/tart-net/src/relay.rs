@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    AttachRequest, Attachment, GuestNetwork, NetError, Network, RelayTargets, Target, Usage,
+    AttachRequest, Attachment, Carried, GuestNetwork, NetError, Network, RelayTargets, Target, Usage,
     copy::{self, Traffic},
     dial,
     plan::{self, Plan},
@@ -91,13 +91,13 @@ pub(crate) struct RelayAttachment {
 impl RelayAttachment {
     pub(crate) fn new(id: &str, plan: Plan, options: RelayOptions) -> Self {
         let Plan { hosts, listens, targets } = plan;
+        let targets = targets.into_iter().map(|target| (target, Traffic::default())).collect();
         let guest = GuestNetwork { hosts, listens, ..GuestNetwork::default() };
         let relay = Relay {
             id: id.to_owned(),
             targets,
             permits: Semaphore::new(options.max_connections),
             options,
-            traffic: Traffic::default(),
             connections: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             ended: CancellationToken::new(),
@@ -122,13 +122,14 @@ impl Attachment for RelayAttachment {
     }
 
     async fn usage(&self) -> Usage {
+        let carried: Vec<_> = self.relay.targets.iter().map(carried).filter(|to| to.bytes() > 0).collect();
         let counters = Counters {
             connections: self.relay.connections.load(Ordering::Relaxed),
             refused: self.relay.refused.load(Ordering::Relaxed),
-            bytes_up: self.relay.traffic.up.load(Ordering::Relaxed),
-            bytes_down: self.relay.traffic.down.load(Ordering::Relaxed),
+            bytes_up: carried.iter().map(|to| to.bytes_up).sum(),
+            bytes_down: carried.iter().map(|to| to.bytes_down).sum(),
         };
-        Usage { counters, ..Usage::default() }
+        Usage { counters, carried, ..Usage::default() }
     }
 
     async fn detach(self: Box<Self>) {
@@ -144,13 +145,25 @@ impl Drop for RelayAttachment {
     }
 }
 
+fn carried((target, traffic): &(Target, Traffic)) -> Carried {
+    Carried {
+        destination: match target {
+            Target::Tcp(endpoint) => endpoint.to_string(),
+            Target::Service(_) => "this runner".to_owned(),
+        },
+        name: None,
+        bytes_up: traffic.up.load(Ordering::Relaxed),
+        bytes_down: traffic.down.load(Ordering::Relaxed),
+    }
+}
+
 #[derive(Debug)]
 struct Relay {
     id: String,
-    targets: Vec<Target>,
+    /// What is dialled, and what passed.
+    targets: Vec<(Target, Traffic)>,
     permits: Semaphore,
     options: RelayOptions,
-    traffic: Traffic,
     connections: AtomicU64,
     refused: AtomicU64,
     ended: CancellationToken,
@@ -170,7 +183,7 @@ impl RelayTargets for Relay {
         tokio::select! {
             // Dropping the stream resets it.
             () = self.ended.cancelled() => {}
-            () = self.connect(target, stream) => {}
+            () = self.connect(&target.0, &target.1, stream) => {}
         }
     }
 }
@@ -181,12 +194,12 @@ impl Relay {
         stream.split().1.reset(reason);
     }
 
-    async fn connect(&self, target: &Target, stream: tart_proto::Stream) {
+    async fn connect(&self, target: &Target, traffic: &Traffic, stream: tart_proto::Stream) {
         match target {
             Target::Tcp(endpoint) => match dial::connect(endpoint, self.options.connect_limit).await {
                 Ok(connection) => {
                     let (from, to) = connection.into_split();
-                    copy::both_ways(stream, from, to, &self.traffic).await;
+                    copy::both_ways(stream, from, to, traffic).await;
                 }
                 Err(error) => {
                     tracing::warn!(machine = self.id, %endpoint, %error, "cannot connect for a job");
@@ -196,7 +209,7 @@ impl Relay {
             Target::Service(service) => {
                 let (near, far) = tokio::io::duplex(SERVICE_BUFFER);
                 let (from, to) = tokio::io::split(near);
-                tokio::join!(service.serve(far), copy::both_ways(stream, from, to, &self.traffic));
+                tokio::join!(service.serve(far), copy::both_ways(stream, from, to, traffic));
             }
         }
     }

@@ -40,6 +40,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(4);
 /// Names that are remembered of those that were not looked up.
 const MAX_REFUSED: usize = 64;
 
+/// Addresses whose names are remembered.
+const MAX_FOUND: usize = 4096;
+
 /// Queries of a guest at once; more are dropped, and asked again by the guest.
 const MAX_QUERIES: usize = 64;
 
@@ -68,6 +71,8 @@ pub(super) struct Forwarder {
     space: Namespace,
     /// Until when addresses are in the sets of rules.
     held: Mutex<HashMap<(String, IpAddr), Instant>>,
+    /// By which name the guest found addresses first.
+    found: std::sync::Mutex<HashMap<IpAddr, String>>,
     /// Names that were not looked up, and how often they were asked for.
     refused: std::sync::Mutex<HashMap<String, u64>>,
 }
@@ -86,6 +91,11 @@ impl Serving {
         let denied =
             refused.iter().map(|(name, count)| Denied { destination: name.clone(), packets: *count });
         denied.collect()
+    }
+
+    /// The name by which the guest found an address.
+    pub(super) fn name_of(&self, address: IpAddr) -> Option<String> {
+        self.forwarder.found.lock().unwrap_or_else(PoisonError::into_inner).get(&address).cloned()
     }
 
     /// Ends it and waits for that.
@@ -112,6 +122,7 @@ impl Forwarder {
             host,
             space,
             held: Mutex::default(),
+            found: Default::default(),
             refused: Default::default(),
         });
         let mut tasks = JoinSet::new();
@@ -177,12 +188,23 @@ impl Forwarder {
         let Some(answer) = self.ask(query, &question, stream).await else {
             return Some(message::failure(query, &question, Code::ServerFailure));
         };
+        let addresses = message::addresses(&answer, &question);
+        self.remember(&question.name, &addresses);
         if !sets.is_empty()
-            && let Err(error) = self.hold(&sets, message::addresses(&answer, &question)).await
+            && let Err(error) = self.hold(&sets, addresses).await
         {
             tracing::warn!(%error, "cannot let a job reach the addresses of a name");
         }
         Some(message::with_id(&answer, message::id(query)))
+    }
+
+    fn remember(&self, name: &str, addresses: &[(IpAddr, u32)]) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        for (address, _) in addresses {
+            if found.len() < MAX_FOUND {
+                found.entry(*address).or_insert_with(|| name.to_owned());
+            }
+        }
     }
 
     fn refuse(&self, name: String) {

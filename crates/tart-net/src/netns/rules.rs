@@ -11,6 +11,9 @@ pub(super) const TABLE: &str = "tart";
 /// Connections of a guest at once; each is an entry of the host's own connection tracking too.
 const MAX_CONNECTIONS: u32 = 4096;
 
+/// Destinations of a guest whose bytes are counted apart.
+const MAX_CARRIED: u32 = 1024;
+
 /// Addresses that one set takes from answers of DNS.
 pub(super) const MAX_NAMED: usize = 4096;
 
@@ -168,12 +171,26 @@ table inet {TABLE} {{
   set never_v6 {{ type ipv6_addr; flags interval; elements = {{ {NEVER6} }}; }}
   set private {{ type ipv4_addr; flags interval; auto-merge; elements = {{ {private} }}; }}
   set private_v6 {{ type ipv6_addr; flags interval; auto-merge; elements = {{ {private6} }}; }}
+  set sent {{ type ipv4_addr . inet_proto . inet_service; size {MAX_CARRIED}; flags dynamic; }}
+  set sent_v6 {{ type ipv6_addr . inet_proto . inet_service; size {MAX_CARRIED}; flags dynamic; }}
+  set received {{ type ipv4_addr . inet_proto . inet_service; size {MAX_CARRIED}; flags dynamic; }}
+  set received_v6 {{ type ipv6_addr . inet_proto . inet_service; size {MAX_CARRIED}; flags dynamic; }}
   set denied_to {{ type ipv4_addr . inet_proto . inet_service; size 64; flags dynamic; }}
   set denied_to_v6 {{ type ipv6_addr . inet_proto . inet_service; size 64; flags dynamic; }}
   chain allowed {{
     ct count over {MAX_CONNECTIONS} goto denied
     counter name connections
+    goto outwards
+  }}
+  chain outwards {{
+    meta l4proto {{ tcp, udp }} update @sent {{ ip daddr . meta l4proto . th dport counter }}
+    meta l4proto {{ tcp, udp }} update @sent_v6 {{ ip6 daddr . meta l4proto . th dport counter }}
     counter name up accept
+  }}
+  chain inwards {{
+    meta l4proto {{ tcp, udp }} update @received {{ ip saddr . meta l4proto . th sport counter }}
+    meta l4proto {{ tcp, udp }} update @received_v6 {{ ip6 saddr . meta l4proto . th sport counter }}
+    counter name down accept
   }}
   chain denied {{
     meta l4proto {{ tcp, udp }} update @denied_to {{ ip daddr . meta l4proto . th dport counter }}
@@ -191,8 +208,8 @@ table inet {TABLE} {{
   }}
   chain forward {{
     type filter hook forward priority filter; policy drop;
-    iifname "{WAN}" oifname "{TAP}" ct state established,related counter name down accept
-    iifname "{TAP}" oifname "{WAN}" ct state established,related counter name up accept
+    iifname "{WAN}" oifname "{TAP}" ct state established,related goto inwards
+    iifname "{TAP}" oifname "{WAN}" ct state established,related goto outwards
     iifname "{TAP}" oifname "{WAN}" ct state new goto egress
   }}
   chain input {{

@@ -73,6 +73,11 @@ async fn a_guest_finds_public_servers_and_nothing_of_the_host_clouds_or_other_gu
     let usage = guest.attachment.usage().await;
     assert_eq!(usage.counters.connections, 2, "{usage:?}");
     assert!(usage.counters.bytes_up > 0 && usage.counters.bytes_down > 0);
+    let carried: Vec<_> = usage.carried.iter().map(|to| to.destination.as_str()).collect();
+    assert!(carried.contains(&format!("{PUBLIC}:80/tcp").as_str()), "{carried:?}");
+    let (up, down) =
+        usage.carried.iter().fold((0, 0), |(up, down), to| (up + to.bytes_up, down + to.bytes_down));
+    assert_eq!((up, down), (usage.counters.bytes_up, usage.counters.bytes_down), "all of it was TCP");
     let denied: Vec<_> = usage.denied.iter().map(ToString::to_string).collect();
     assert!(denied.contains(&"10.9.9.9:80/tcp".to_owned()), "{denied:?}");
     assert!(denied.contains(&"169.254.169.254:80/tcp".to_owned()), "{denied:?}");

@@ -34,6 +34,46 @@ pub(super) fn disk_full(disk: ByteSize) -> String {
 /// Destinations that are named at most.
 const DESTINATIONS: usize = 10;
 
+/// Destinations whose bytes are told of.
+const CARRIED: usize = 5;
+
+/// What the job's network carried, if it did, with those that it carried most for.
+pub(super) fn carried(usage: &Usage) -> Option<String> {
+    let first = usage.carried.first()?;
+    let counters = &usage.counters;
+    let most = usage.carried.iter().take(CARRIED).map(|to| {
+        let name = to.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
+        format!("{}{name} {} down, {} up", to.destination, size(to.bytes_down), size(to.bytes_up))
+    });
+    let more = usage.carried.len().saturating_sub(CARRIED);
+    let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+    let all = format!("Network: {} down, {} up", size(counters.bytes_down), size(counters.bytes_up));
+    let alone = usage.carried.len() == 1 && first.bytes() == counters.bytes_up + counters.bytes_down;
+    Some(if alone {
+        format!(
+            "{all}, all with {}",
+            first
+                .name
+                .as_ref()
+                .map_or_else(|| first.destination.clone(), |name| format!("{} ({name})", first.destination))
+        )
+    } else {
+        format!("{all}: {}{more}", most.collect::<Vec<_>>().join("; "))
+    })
+}
+
+/// A number of bytes for people.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let power = (bytes.ilog2() / 10).min(4);
+    let unit = UNITS.get(usize::try_from(power - 1).unwrap_or_default()).copied().unwrap_or_default();
+    let scaled = bytes >> (10 * (power - 1));
+    format!("{}.{} {unit}", scaled / 1024, scaled % 1024 * 10 / 1024)
+}
+
 /// The warnings about what the network policy did not let through.
 pub(super) fn network(usage: &Usage) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -89,6 +129,24 @@ mod tests {
         the job sent network packets with forged addresses (2), which went nowhere
         ");
         assert!(network(&Usage::default()).is_empty());
+    }
+
+    #[test]
+    fn what_the_network_carried_is_summed_up_by_destination() {
+        let to = |number: u64, name: Option<&str>| tart_net::Carried {
+            destination: format!("198.51.100.{number}:443/tcp"),
+            name: name.map(str::to_owned),
+            bytes_up: 1000 * number,
+            bytes_down: 3 << 20,
+        };
+        let counters = tart_net::Counters { bytes_up: 2000, bytes_down: 3 << 20, ..Default::default() };
+        let one = Usage { counters, carried: vec![to(2, Some("deb.example.com"))], ..Usage::default() };
+        insta::assert_snapshot!(carried(&one).unwrap(), @"Network: 3.0 MiB down, 1.9 KiB up, all with 198.51.100.2:443/tcp (deb.example.com)");
+        let counters = tart_net::Counters { bytes_up: 30_000, bytes_down: 5 << 30, ..Default::default() };
+        let many = (1..=7).map(|number| to(number, (number == 1).then_some("a.example.com")));
+        let many = Usage { counters, carried: many.collect(), ..Usage::default() };
+        insta::assert_snapshot!(carried(&many).unwrap(), @"Network: 5.0 GiB down, 29.2 KiB up: 198.51.100.1:443/tcp (a.example.com) 3.0 MiB down, 1000 B up; 198.51.100.2:443/tcp 3.0 MiB down, 1.9 KiB up; 198.51.100.3:443/tcp 3.0 MiB down, 2.9 KiB up; 198.51.100.4:443/tcp 3.0 MiB down, 3.9 KiB up; 198.51.100.5:443/tcp 3.0 MiB down, 4.8 KiB up; and 2 more");
+        assert_eq!(carried(&Usage::default()), None);
     }
 
     #[test]

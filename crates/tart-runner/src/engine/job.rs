@@ -117,6 +117,9 @@ impl<'a> Job<'a> {
             let ended = Instant::now();
             let (disk, network) = guest.end().await;
             self.timings.end_to_gone = Some(ended.elapsed());
+            if let Some(text) = explain::carried(&network) {
+                self.log.line(Level::Print, &text);
+            }
             for warning in explain::network(&network) {
                 self.log.line(Level::Warning, &warning);
             }

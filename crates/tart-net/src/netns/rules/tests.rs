@@ -92,12 +92,26 @@ fn a_guest_reaches_public_addresses_only() {
       set never_v6 { type ipv6_addr; flags interval; elements = { ::/96, ::ffff:0:0/96, 64:ff9b::/96, 64:ff9b:1::/48, 2001::/32, 2002::/16, fe80::/10, ff00::/8, fd00:ec2::/32, fd20:ce::/32, fd74:6172:7400::/48 }; }
       set private { type ipv4_addr; flags interval; auto-merge; elements = { 10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16, 198.18.0.0/15, 203.0.113.0/24 }; }
       set private_v6 { type ipv6_addr; flags interval; auto-merge; elements = { fc00::/7, fec0::/10, 2001:db8:1::/64 }; }
+      set sent { type ipv4_addr . inet_proto . inet_service; size 1024; flags dynamic; }
+      set sent_v6 { type ipv6_addr . inet_proto . inet_service; size 1024; flags dynamic; }
+      set received { type ipv4_addr . inet_proto . inet_service; size 1024; flags dynamic; }
+      set received_v6 { type ipv6_addr . inet_proto . inet_service; size 1024; flags dynamic; }
       set denied_to { type ipv4_addr . inet_proto . inet_service; size 64; flags dynamic; }
       set denied_to_v6 { type ipv6_addr . inet_proto . inet_service; size 64; flags dynamic; }
       chain allowed {
         ct count over 4096 goto denied
         counter name connections
+        goto outwards
+      }
+      chain outwards {
+        meta l4proto { tcp, udp } update @sent { ip daddr . meta l4proto . th dport counter }
+        meta l4proto { tcp, udp } update @sent_v6 { ip6 daddr . meta l4proto . th dport counter }
         counter name up accept
+      }
+      chain inwards {
+        meta l4proto { tcp, udp } update @received { ip saddr . meta l4proto . th sport counter }
+        meta l4proto { tcp, udp } update @received_v6 { ip6 saddr . meta l4proto . th sport counter }
+        counter name down accept
       }
       chain denied {
         meta l4proto { tcp, udp } update @denied_to { ip daddr . meta l4proto . th dport counter }
@@ -115,8 +129,8 @@ fn a_guest_reaches_public_addresses_only() {
       }
       chain forward {
         type filter hook forward priority filter; policy drop;
-        iifname "wan" oifname "tap0" ct state established,related counter name down accept
-        iifname "tap0" oifname "wan" ct state established,related counter name up accept
+        iifname "wan" oifname "tap0" ct state established,related goto inwards
+        iifname "tap0" oifname "wan" ct state established,related goto outwards
         iifname "tap0" oifname "wan" ct state new goto egress
       }
       chain input {
