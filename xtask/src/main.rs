@@ -26,7 +26,8 @@ enum Command {
     Build(product::Build),
     /// Boots many guests; `--load` keeps all processors busy, `--boots N` says how many.
     BootCheck(Rest),
-    /// Measures speed, memory and disk, as ratios; `bench images` measures pulls and file systems of images.
+    /// Measures speed, memory and disk, as ratios; `bench images` measures pulls and file systems of images,
+    /// `bench network` what guests' networks carry, `bench services` what services cost.
     Bench(Rest),
 }
 
@@ -37,6 +38,9 @@ struct Rest {
     arguments: Vec<String>,
 }
 
+/// Parts of Tart that have a bench of their own.
+const BENCHES: [&str; 3] = ["images", "network", "services"];
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Check => check::run_all(),
@@ -44,7 +48,7 @@ fn main() -> ExitCode {
         Command::Build(build) => product::build(&build),
         Command::BootCheck(rest) => measure::measure("boots", &rest.arguments),
         Command::Bench(rest) => match rest.arguments.split_first() {
-            Some((what, arguments)) if what == "images" => measure::measure("images", arguments),
+            Some((what, arguments)) if BENCHES.contains(&what.as_str()) => measure::measure(what, arguments),
             _ => measure::measure("bench", &rest.arguments),
         },
     };

@@ -1,7 +1,7 @@
 //! One run of the real program, compared with the same script on the host.
 
-mod host;
-mod record;
+pub(crate) mod host;
+pub(crate) mod record;
 
 use std::time::Duration;
 
@@ -123,7 +123,7 @@ async fn work(scene: &Scene, project: &ProjectHandle, sha: &str) -> Result<Worke
 }
 
 /// The number after a word in the output of a job; the command that prints it is in the log as well.
-fn nanos(log: &str, word: &str) -> Option<u64> {
+pub(crate) fn nanos(log: &str, word: &str) -> Option<u64> {
     log.split(word).skip(1).find_map(|rest| {
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
         // The line must be there in full.

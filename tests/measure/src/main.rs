@@ -3,7 +3,9 @@
 mod bench;
 mod boots;
 mod images;
+mod network;
 mod report;
+mod services;
 
 use std::process::ExitCode;
 
@@ -18,14 +20,21 @@ enum Command {
     Bench(bench::Bench),
     /// Pulls images and starts jobs in them, compared with other programs.
     Images(images::Images),
+    /// Carries data between a guest and a server, compared with the host.
+    Network(network::Network),
+    /// Starts services, compared with machines of their own.
+    Services(services::Services),
 }
 
-#[tokio::main]
+// What enters a network namespace must stay on its thread.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Boots(boots) => boots.run().await,
         Command::Bench(bench) => bench.run().await,
         Command::Images(images) => images.run().await,
+        Command::Network(network) => network.run().await,
+        Command::Services(services) => services.run().await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,17 @@ pub(crate) fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
+/// A row of a table: a time, and its ratio to another.
+pub(crate) fn row(what: &str, measured: Duration, other: Duration, of: &str) {
+    let ratio = measured.as_secs_f64() / other.as_secs_f64();
+    let shown = if measured < Duration::from_millis(100) {
+        format!("{:.2} ms", measured.as_secs_f64() * 1000.0)
+    } else {
+        seconds(measured)
+    };
+    line(&format!("| {what} | {shown} | {ratio:.3} | {of} |"));
+}
+
 /// The value below which a share of all values is; zero of none.
 pub(crate) fn quantile(values: &[Duration], share: f64) -> Duration {
     let mut sorted = values.to_vec();

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use tart_e2e::Scene;
 
 /// How long a script takes on the host, in a new directory.
-pub(super) fn time(script: &str, directory: &Path) -> Result<Duration> {
+pub(crate) fn time(script: &str, directory: &Path) -> Result<Duration> {
     std::fs::create_dir(directory).context("cannot make a directory")?;
     let mut command = Command::new("bash");
     command.args(["-euc", script]).current_dir(directory).stdin(Stdio::null()).stdout(Stdio::null());
@@ -19,7 +19,7 @@ pub(super) fn time(script: &str, directory: &Path) -> Result<Duration> {
 }
 
 /// Resident memory of the machine that runs, in MiB.
-pub(super) fn resident_mib(scene: &Scene) -> Option<f64> {
+pub(crate) fn resident_mib(scene: &Scene) -> Option<f64> {
     let processes = scene.leftovers().processes;
     let (pid, _) = processes.iter().find(|(_, command)| command.contains("qemu-system"))?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

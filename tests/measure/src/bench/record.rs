@@ -6,17 +6,17 @@ use serde_json::Value;
 
 /// The record of one job.
 #[derive(Debug, Default)]
-pub(super) struct Record {
-    pub(super) spawn_to_ready: Option<Duration>,
-    pub(super) ready_to_script: Option<Duration>,
-    pub(super) end_to_gone: Option<Duration>,
-    pub(super) total: Option<Duration>,
+pub(crate) struct Record {
+    pub(crate) spawn_to_ready: Option<Duration>,
+    pub(crate) ready_to_script: Option<Duration>,
+    pub(crate) end_to_gone: Option<Duration>,
+    pub(crate) total: Option<Duration>,
     disk_bytes: u64,
 }
 
 impl Record {
     /// Finds a job's record among the lines of the runner's log.
-    pub(super) fn find(log: &str, job: u64) -> Option<Self> {
+    pub(crate) fn find(log: &str, job: u64) -> Option<Self> {
         let records = log.lines().filter(|line| line.contains("the job was measured"));
         records.filter_map(|line| serde_json::from_str(line).ok()).find_map(|value| Self::read(&value, job))
     }
@@ -35,7 +35,7 @@ impl Record {
     }
 
     /// What the scratch disk took on the host.
-    pub(super) fn disk_mib(&self) -> f64 {
+    pub(crate) fn disk_mib(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a number for people")]
         let bytes = self.disk_bytes as f64;
         bytes / f64::from(1 << 20)
