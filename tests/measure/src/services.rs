@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tart_e2e::{Config, JOB, Scene};
-use tart_test_gitlab::{Image, JobSpec, JobState, Variable};
+use tart_test_gitlab::{Image, JobSpec, JobState, ProjectHandle, Variable};
 use tart_test_registry::{Options, TestRegistry, samples};
 
 use crate::bench::host;
@@ -38,12 +38,14 @@ impl Services {
         scene.own_store(Config::default().log_format("json").docker("pull_policy = \"if-not-present\""));
         let registry = TestRegistry::start(Options::default())?;
         registry.push_image(&samples::busybox()?, "web:1")?;
+        let project = scene.server.create_project("group/services").await;
+        let sha = project.commit_file("a.txt", "1\n").await;
         let mut tart = scene.run();
         let (mut without, mut with) = (Vec::new(), Vec::new());
         for round in 0..=self.rounds {
             // The first round fills the store and the host's memory.
-            let none = job(&scene, &registry, 0).await?;
-            let some = job(&scene, &registry, SERVICES).await?;
+            let none = job(&scene, &registry, (&project, &sha), 0).await?;
+            let some = job(&scene, &registry, (&project, &sha), SERVICES).await?;
             if round > 0 {
                 without.push(none);
                 with.push(some);
@@ -75,14 +77,17 @@ impl Services {
 }
 
 /// Runs a job with so many web servers, and looks at the machine's memory when it reaches them.
-async fn job(scene: &Scene, registry: &TestRegistry, services: u32) -> Result<(u64, f64)> {
-    let project = scene.server.create_project("group/services").await;
-    let sha = project.commit_file("a.txt", "1\n").await;
+async fn job(
+    scene: &Scene,
+    registry: &TestRegistry,
+    (project, sha): (&ProjectHandle, &str),
+    services: u32,
+) -> Result<(u64, f64)> {
     let lines = [
         "echo it runs",
-        "until git ls-remote --exit-code \"$CI_REPOSITORY_URL\" go > /dev/null; do sleep 0.1; done",
+        "until git ls-remote --exit-code \"$CI_REPOSITORY_URL\" go-$CI_JOB_ID > /dev/null; do sleep 0.1; done",
     ];
-    let mut spec = JobSpec::of(&project, lines);
+    let mut spec = JobSpec::of(project, lines);
     for number in 0..services {
         let command = "echo page > /tmp/index.html; exec busybox httpd -f -p 8080 -h /tmp";
         let web = Image::new(registry.reference("web:1")).alias(format!("web{number}"));
@@ -93,7 +98,7 @@ async fn job(scene: &Scene, registry: &TestRegistry, services: u32) -> Result<(u
     job.wait_for("the script", JOB, |job| job.log().contains("\nit runs") || job.log().contains(" it runs"))
         .await;
     let memory = host::resident_mib(scene).context("no machine runs")?;
-    project.branch("go", &sha).await;
+    project.branch(&format!("go-{}", job.id()), sha).await;
     let state = job.wait_finished(JOB).await;
     ensure!(state == JobState::Success, "the job is {}:\n{}", state.as_str(), job.log());
     Ok((job.id(), memory))
