@@ -51,4 +51,11 @@ pub enum NicLink {
     Stream(Arc<OwnedFd>),
     /// An opened tap device.
     Tap(Arc<OwnedFd>),
+    /// A tap device that the monitor opens itself, in a network namespace.
+    Device {
+        /// Its name.
+        name: String,
+        /// The namespace, which the monitor has to be started in.
+        namespace: Arc<OwnedFd>,
+    },
 }

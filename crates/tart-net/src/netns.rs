@@ -53,11 +53,13 @@ pub struct NetnsOptions {
     pub namespace: Option<PathBuf>,
     /// Namespaces that are kept ready for guests to come.
     pub ready: usize,
+    /// Monitors are given the names of tap devices instead of open ones.
+    pub named_taps: bool,
 }
 
 impl Default for NetnsOptions {
     fn default() -> Self {
-        Self { namespace: None, ready: 2 }
+        Self { namespace: None, ready: 2, named_taps: false }
     }
 }
 
@@ -129,7 +131,7 @@ impl NetnsNetwork {
             };
             let namespace =
                 namespace.map_err(|e| NetError::system("open the host's network namespace", e))?;
-            let options = HostOptions::of(&namespace)?;
+            let options = HostOptions { named_taps: options.named_taps, ..HostOptions::of(&namespace)? };
             Host::prepare(namespace, options)
         });
         let host = Arc::new(prepare.await?);
@@ -231,7 +233,7 @@ impl Network for NetnsNetwork {
         network.interfaces.push(interface);
         network.nameservers = vec![GATEWAY.to_string()];
         network.search_domains.clone_from(&request.search_domains);
-        network.nic = Some(Nic { mac: GUEST_MAC.to_owned(), link: NicLink::Tap(space.tap.clone()) });
+        network.nic = Some(Nic { mac: GUEST_MAC.to_owned(), link: space.link.clone() });
         Ok(Box::new(NetnsAttachment { relay, dns, space }))
     }
 }

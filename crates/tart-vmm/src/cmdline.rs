@@ -68,6 +68,33 @@ pub(crate) fn qemu(
             }
         }
     }
+    with_extra(words, extra)
+}
+
+/// The command line of a guest on Firecracker.
+pub(crate) fn firecracker(extra: &[String]) -> Result<String, VmmError> {
+    let words = [
+        "console=ttyS0",
+        "quiet",
+        // As on QEMU.
+        "loglevel=5",
+        "panic=-1",
+        // The keyboard controller's reset is what ends Firecracker; looking for keyboards takes time.
+        "reboot=k",
+        "i8042.noaux",
+        "i8042.nomux",
+        "i8042.dumbkbd",
+        "pci=off",
+        "swiotlb=noforce",
+        "random.trust_cpu=on",
+        "tsc=reliable",
+        "no_timer_check",
+        "tart.transport=vsock",
+    ];
+    with_extra(words.map(str::to_owned).into(), extra)
+}
+
+fn with_extra(mut words: Vec<String>, extra: &[String]) -> Result<String, VmmError> {
     for word in extra {
         check(word)?;
         words.push(word.clone());
@@ -111,6 +138,12 @@ mod tests {
     fn the_command_line_depends_on_the_acceleration() {
         insta::assert_snapshot!(qemu(Acceleration::Tcg, 2_900_000, 2, &["mem_sleep_default=s2idle".into()]).unwrap(), @"console=ttyS0 quiet loglevel=5 panic=-1 reboot=t random.trust_cpu=on tsc=reliable no_timer_check tart.transport=virtio-serial tsc_early_khz=2900000 lpj=11600000 mitigations=off maxcpus=1 mem_sleep_default=s2idle");
         insta::assert_snapshot!(qemu(Acceleration::Kvm, 2_900_000, 2, &[]).unwrap(), @"console=ttyS0 quiet loglevel=5 panic=-1 reboot=t random.trust_cpu=on tsc=reliable no_timer_check tart.transport=virtio-serial");
+    }
+
+    #[test]
+    fn a_guest_on_firecracker_resets_by_the_keyboard_controller() {
+        insta::assert_snapshot!(firecracker(&["audit=0".into()]).unwrap(), @"console=ttyS0 quiet loglevel=5 panic=-1 reboot=k i8042.noaux i8042.nomux i8042.dumbkbd pci=off swiotlb=noforce random.trust_cpu=on tsc=reliable no_timer_check tart.transport=vsock audit=0");
+        assert!(firecracker(&["reboot=t".into()]).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A [`Driver`] starts a [`Machine`] from a [`MachineSpec`]; the machine gives the byte stream to the guest's agent,
 //! tells when and how it ended, and can always be killed. [`await_boot`] turns a guest that does not come up into an
-//! error that shows why. [`QemuDriver`] runs guests on QEMU's `microvm` machine.
+//! error that shows why. [`QemuDriver`] runs guests on QEMU's `microvm` machine, [`FirecrackerDriver`] on Firecracker.
 //!
 //! No machine outlives its runner: the kernel kills it when the runner dies, and [`reap`] deals with what a killed
 //! runner nevertheless left behind.
@@ -12,16 +12,22 @@ mod boot;
 mod cmdline;
 mod console;
 mod error;
+mod firecracker;
 mod host;
 mod machine;
 mod process;
+mod program;
 mod qemu;
 mod run_dir;
 mod spec;
+mod supervised;
 
 pub use accel::{Accel, Acceleration, Choice, Greet, PROBE_LIMIT, Probe, choose};
 pub use boot::await_boot;
 pub use error::VmmError;
+pub use firecracker::{
+    Bucket, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning, HugePages, Version, kvm_problem,
+};
 pub use machine::{AgentStream, Capabilities, Driver, ExitKind, Machine, MachineExit, ProcessStatus};
 pub use qemu::{QemuDriver, QemuOptions};
 pub use run_dir::{MachineDir, Reaped, RunDir, reap};

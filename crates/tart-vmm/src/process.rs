@@ -17,6 +17,7 @@ use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getppid, pidfd_open, pidfd_send_signal,
     set_parent_process_death_signal, setrlimit, setsid, waitid,
 };
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{oneshot, watch},
@@ -33,6 +34,10 @@ pub(crate) struct Launch {
     pub(crate) dir: PathBuf,
     /// Descriptors that it inherits under their numbers.
     pub(crate) inherit: Vec<Arc<OwnedFd>>,
+    /// Its standard output; nothing without it.
+    pub(crate) stdout: Option<OwnedFd>,
+    /// The network namespace that it starts in, if not the runner's.
+    pub(crate) namespace: Option<Arc<OwnedFd>>,
     /// Largest file that it may write, in bytes.
     pub(crate) max_file: u64,
 }
@@ -72,12 +77,17 @@ fn spawn(launch: Launch) -> io::Result<(Process, ChildStderr)> {
     let mut command = Command::new(&launch.program);
     // The runner's environment may hold secrets of jobs.
     command.args(&launch.args).current_dir(&launch.dir).env_clear();
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let stdout = launch.stdout.map_or_else(Stdio::null, Stdio::from);
+    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+    let namespace = launch.namespace;
     let prepare = move || {
         setsid()?;
         set_parent_process_death_signal(Some(Signal::KILL))?;
         if getppid() != parent {
             return Err(io::Error::other("the runner is gone"));
+        }
+        if let Some(namespace) = &namespace {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         }
         limit(Resource::Core, 0)?;
         limit(Resource::Fsize, max_file)?;

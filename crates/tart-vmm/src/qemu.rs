@@ -5,18 +5,16 @@ mod machine;
 mod qmp;
 
 use std::{
-    env,
-    ffi::OsStr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use rustix::fs::{Access, access};
 
 use crate::{
     Acceleration, Capabilities, Driver, Machine, MachineSpec, VmmError, cmdline, host, process::Launcher,
+    program,
 };
 
 /// The program's name.
@@ -94,30 +92,15 @@ impl Driver for QemuDriver {
 
 /// The program to run: as given, or from the search path.
 pub(crate) fn find(binary: Option<&Path>) -> Result<PathBuf, VmmError> {
-    let name = binary.unwrap_or(Path::new(PROGRAM));
-    let refuse = |reason: &str| VmmError::Program { program: name.to_owned(), reason: reason.to_owned() };
-    let usable = |path: &Path| path.is_file() && access(path, Access::EXEC_OK).is_ok();
-    if name.components().count() > 1 {
-        return if usable(name) { Ok(name.to_owned()) } else { Err(refuse("it is no program")) };
-    }
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).map(|dir| dir.join(name)).find(|path| usable(path)).ok_or_else(|| {
-        refuse("it is not in the search path; install the package qemu-system-x86 or set `qemu` in the configuration")
-    })
+    let hint =
+        "it is not in the search path; install the package qemu-system-x86 or set `qemu` in the configuration";
+    program::find(binary.unwrap_or(Path::new(PROGRAM)), hint)
 }
 
 async fn version(binary: &Path) -> Result<String, VmmError> {
-    let refuse = |reason: String| VmmError::Program { program: binary.to_owned(), reason };
-    let mut command = tokio::process::Command::new(binary);
-    command.arg(OsStr::new("--version")).stdin(std::process::Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(VERSION_LIMIT, command.output())
-        .await
-        .map_err(|_| refuse("it does not tell its version".to_owned()))?
-        .map_err(|e| refuse(e.to_string()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = program::output(binary, "--version", VERSION_LIMIT).await?;
     // `QEMU emulator version 7.2.22 (Debian ...)`.
     let version = text.split_whitespace().skip_while(|word| *word != "version").nth(1);
-    version
-        .map(str::to_owned)
-        .ok_or_else(|| refuse(format!("it ended with {} and told no version", output.status)))
+    let refuse = || VmmError::Program { program: binary.to_owned(), reason: "it tells no version".to_owned() };
+    version.map(str::to_owned).ok_or_else(refuse)
 }

@@ -83,6 +83,12 @@ impl MachineSpec {
         Err(VmmError::Spec { id: self.id.clone(), reason: broken })
     }
 
+    /// Bytes of the largest disk that the guest may write to: a monitor writes to no other file.
+    pub(crate) fn largest_writable(&self) -> u64 {
+        let disks = self.disks.iter().filter(|disk| !disk.read_only);
+        disks.filter_map(|disk| disk.path.metadata().ok()).map(|disk| disk.len()).max().unwrap_or(0)
+    }
+
     /// Memory in whole MiB.
     pub(crate) fn memory_mib(&self) -> u64 {
         self.memory_bytes.div_ceil(1 << 20)

@@ -31,6 +31,8 @@ pub(super) struct HostOptions {
     pub(super) prefix: String,
     /// Name of the host's table of rules.
     pub(super) table: String,
+    /// Monitors open tap devices by name.
+    pub(super) named_taps: bool,
 }
 
 /// Where locks of all hosts are: a container with a network of its own is another host.
@@ -40,7 +42,7 @@ impl HostOptions {
     /// The host that a namespace is of.
     pub(super) fn of(namespace: &Namespace) -> Result<Self, NetError> {
         let key = namespace.key().map_err(|e| NetError::system("identify the host's network", e))?;
-        Ok(Self { dir: Path::new(LOCKS).join(key), prefix: "tart-".to_owned(), table: "tart".to_owned() })
+        Ok(Self { dir: Path::new(LOCKS).join(key), prefix: "tart-".to_owned(), table: "tart".to_owned(), named_taps: false })
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
-    os::fd::OwnedFd,
     sync::Arc,
 };
 
@@ -13,9 +12,9 @@ use super::{
     counts::{Counts, parse_counts},
     host::{Host, Slot},
     rules,
-    system::{Namespace, ip, nft, on_thread, open_tap, program, set},
+    system::{Namespace, ip, make_tap, nft, on_thread, open_tap, program, set},
 };
-use crate::{Egress, NetError};
+use crate::{Egress, NetError, NicLink};
 
 /// Port of DNS.
 pub(super) const DNS_PORT: u16 = 53;
@@ -25,7 +24,8 @@ pub(super) const DNS_PORT: u16 = 53;
 #[derive(Debug)]
 pub(super) struct Space {
     pub(super) namespace: Namespace,
-    pub(super) tap: Arc<OwnedFd>,
+    /// The guest's end of it.
+    pub(super) link: NicLink,
     /// Sockets of the name server on the gateway's address; taken when it starts.
     dns: Option<DnsSockets>,
     slot: Slot,
@@ -54,9 +54,14 @@ impl Space {
         for (name, value) in inner_settings(facts.ipv6) {
             set(name, value)?;
         }
-        let tap = Arc::new(open_tap(TAP)?);
+        let link_of_guest = if host.options.named_taps {
+            make_tap(TAP)?;
+            NicLink::Device { name: TAP.to_owned(), namespace: namespace.descriptor() }
+        } else {
+            NicLink::Tap(Arc::new(open_tap(TAP)?))
+        };
         ip(&inner_commands(&link, &host.namespace.path(), facts.mtu, facts.ipv6))?;
-        let mut space = Self { namespace, tap, dns: None, slot, host };
+        let mut space = Self { namespace, link: link_of_guest, dns: None, slot, host };
         nft(&rules::guest(&facts.connected, facts.ipv6))?;
         space.dns = Some(listen()?);
         space.host.namespace.run_blocking(move || {

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{
     fs::{Mode, OFlags},
-    ioctl::{Setter, ioctl},
+    ioctl::{IntegerSetter, Setter, ioctl},
     thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities, move_into_link_name_space},
 };
 use tokio::sync::oneshot;
@@ -52,6 +52,11 @@ impl Namespace {
     /// A name that no other namespace of the machine has while this one lives.
     pub(super) fn key(&self) -> io::Result<String> {
         Ok(format!("net-{}", rustix::fs::fstat(&*self.0)?.st_ino))
+    }
+
+    /// What keeps it alive.
+    pub(super) fn descriptor(&self) -> Arc<OwnedFd> {
+        self.0.clone()
     }
 
     /// A path by which other processes of this user find it while this one lives.
@@ -143,6 +148,18 @@ const IFF_TAP: u16 = 0x0002;
 const IFF_NO_PI: u16 = 0x1000;
 /// Frames come with a header that lets large segments and unfinished checksums pass.
 const IFF_VNET_HDR: u16 = 0x4000;
+
+/// `TUNSETPERSIST`: the device stays without its descriptor, until its namespace is gone.
+const TUNSETPERSIST: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<libc::c_int>(b'T', 203);
+
+/// Makes a tap device in the calling thread's namespace that whoever knows its name can open.
+pub(super) fn make_tap(name: &str) -> Result<(), NetError> {
+    let fd = open_tap(name)?;
+    #[expect(unsafe_code, reason = "rustix has no wrapper of this ioctl")]
+    // SAFETY: `TUNSETPERSIST` takes a number instead of a pointer.
+    let kept = unsafe { ioctl(&fd, IntegerSetter::<TUNSETPERSIST>::new_usize(1)) };
+    kept.map_err(|e| NetError::system("keep a tap device", e))
+}
 
 /// Makes a tap device in the calling thread's namespace. It is gone with its descriptor.
 pub(super) fn open_tap(name: &str) -> Result<OwnedFd, NetError> {

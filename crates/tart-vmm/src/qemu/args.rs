@@ -114,7 +114,7 @@ fn blockdev(position: usize, disk: &DiskSpec, id: &str) -> Result<Value, VmmErro
 fn netdev(link: &tart_net::NicLink, fd: RawFd) -> String {
     match link {
         tart_net::NicLink::Stream(_) => format!("stream,id=nic,server=off,addr.type=fd,addr.str={fd}"),
-        tart_net::NicLink::Tap(_) => format!("tap,id=nic,fd={fd}"),
+        tart_net::NicLink::Tap(_) | tart_net::NicLink::Device { .. } => format!("tap,id=nic,fd={fd}"),
     }
 }
 

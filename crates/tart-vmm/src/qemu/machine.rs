@@ -7,20 +7,16 @@ use std::{
         unix::net::{UnixListener, UnixStream as StdUnixStream},
     },
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
 use serde_json::json;
+use tart_net::NicLink;
 use tokio::{
     net::{UnixStream, unix::OwnedWriteHalf},
-    sync::watch,
-    task::JoinSet,
     time::timeout,
 };
 
@@ -30,20 +26,12 @@ use super::{
     qmp::{Qmp, QmpError},
 };
 use crate::{
-    AgentStream, ExitKind, Machine, MachineExit, MachineSpec, ProcessStatus, VmmError,
-    console::Tail,
-    process::{Launch, Process, Published, published},
-    run_dir,
+    AgentStream, ExitKind, Machine, MachineExit, MachineSpec, ProcessStatus, VmmError, process::Launch, run_dir,
+    supervised::Supervised,
 };
 
 /// The agent's socket in the machine's directory.
 const AGENT_SOCKET: &str = "agent.sock";
-
-/// Kept of the console, in bytes.
-const CONSOLE_TAIL: usize = 64 * 1024;
-
-/// Kept of what QEMU itself says, in bytes.
-const MONITOR_TAIL: usize = 8 * 1024;
 
 /// How long QEMU may take to start. Much less is usual, but the host may be busy.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -51,20 +39,13 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long QEMU may take to quit by itself.
 const QUIT_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long the last output of an ended process may take to be read.
-const DRAIN_LIMIT: Duration = Duration::from_secs(1);
-
 #[derive(Debug)]
 pub(super) struct QemuMachine {
     id: String,
-    process: Process,
+    process: Supervised,
     /// [`MachineSpec::run_dir`]; sockets are found by it, however long its path is.
     dir: OwnedFd,
     qmp: Qmp<OwnedWriteHalf>,
-    console: Tail,
-    monitor: Tail,
-    killed: Arc<AtomicBool>,
-    exit: Published<MachineExit>,
 }
 
 /// Starts QEMU and waits until it runs the guest.
@@ -82,8 +63,13 @@ pub(super) async fn start(
     let pair = || StdUnixStream::pair().map_err(|e| VmmError::system(what("make a socket pair"), e));
     let ((qmp, qmp_far), (console, console_far)) = (pair()?, pair()?);
     let nic = spec.nic.as_ref().map(|nic| match &nic.link {
-        tart_net::NicLink::Stream(fd) | tart_net::NicLink::Tap(fd) => fd.clone(),
+        NicLink::Stream(fd) | NicLink::Tap(fd) => Ok(fd.clone()),
+        NicLink::Device { .. } => {
+            let reason = "QEMU is given an open tap device, not the name of one".to_owned();
+            Err(VmmError::Spec { id: spec.id.clone(), reason })
+        }
     });
+    let nic = nic.transpose()?;
     let inherited = Inherited {
         qmp: qmp_far.as_raw_fd(),
         console: console_far.as_raw_fd(),
@@ -94,9 +80,15 @@ pub(super) async fn start(
     let mut inherit: Vec<Arc<OwnedFd>> =
         [qmp_far.into(), console_far.into(), agent.into()].into_iter().map(Arc::new).collect();
     inherit.extend(nic);
-    let max_file = max_file(spec);
-    let launch =
-        Launch { program: driver.binary.clone(), args, dir: spec.run_dir.clone(), inherit, max_file };
+    let launch = Launch {
+        program: driver.binary.clone(),
+        args,
+        dir: spec.run_dir.clone(),
+        inherit,
+        stdout: None,
+        namespace: None,
+        max_file: spec.largest_writable(),
+    };
     let (process, stderr) = driver
         .launcher
         .launch(launch)
@@ -106,62 +98,26 @@ pub(super) async fn start(
         .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let connection = |e: io::Error| VmmError::system(what("watch the sockets"), e);
-    let console = tokio_stream(console).map_err(connection)?;
-    let qmp = tokio_stream(qmp).map_err(connection)?;
-    let stderr =
-        tokio::net::unix::pipe::Receiver::from_owned_fd(OwnedFd::from(stderr)).map_err(connection)?;
-    let (console_tail, monitor_tail) = (Tail::new(CONSOLE_TAIL), Tail::new(MONITOR_TAIL));
-    let killed = Arc::new(AtomicBool::new(false));
-    let mut readers = JoinSet::new();
-    readers.spawn(console_tail.clone().follow(console));
-    readers.spawn(monitor_tail.clone().follow(stderr));
-    let exit = watch_end(&process, readers, killed.clone(), driver.launcher.clone());
-
-    let (reader, writer) = qmp.into_split();
+    let process = Supervised::new(process, console, stderr, driver.launcher.clone(), kind).map_err(connection)?;
+    qmp.set_nonblocking(true).map_err(connection)?;
+    let (reader, writer) = UnixStream::from_std(qmp).map_err(connection)?.into_split();
     let limit = START_LIMIT.min(spec.boot_limit);
     let failure = match Qmp::start(reader, writer, limit).await {
         Ok(qmp) => match qmp.execute("query-status", json!({}), limit).await {
-            Ok(_) => {
-                let (id, console, monitor) = (spec.id.clone(), console_tail, monitor_tail);
-                return Ok(QemuMachine { id, process, dir, qmp, console, monitor, killed, exit });
-            }
+            Ok(_) => return Ok(QemuMachine { id: spec.id.clone(), process, dir, qmp }),
             Err(error) => error,
         },
         Err(error) => error,
     };
-    let console = || tail(&console_tail, &monitor_tail);
     if failure == QmpError::Closed
-        && let Ok(Some(exit)) = timeout(QUIT_LIMIT, published(exit.clone())).await
+        && let Ok(exit) = timeout(QUIT_LIMIT, process.wait()).await
     {
-        return Err(VmmError::EndedInBoot { exit, console: console() });
+        return Err(VmmError::EndedInBoot { exit, console: process.said() });
     }
-    killed.store(true, Ordering::Relaxed);
-    process.kill();
-    published(exit).await;
-    let said = console();
+    process.kill().await;
+    let said = process.said();
     let problem = if said.is_empty() { failure.to_string() } else { format!("{failure}: {said}") };
     Err(VmmError::Control { id: spec.id.clone(), problem })
-}
-
-/// The one owner of the process: takes its status once, after that of its output, and publishes it. It must run on
-/// after the machine is dropped, or the killed process would stay as a zombie; it ends because the process does.
-fn watch_end(
-    process: &Process,
-    mut readers: JoinSet<()>,
-    killed: Arc<AtomicBool>,
-    launcher: Arc<crate::process::Launcher>,
-) -> Published<MachineExit> {
-    let (sender, exit) = watch::channel(None);
-    let reaped = process.reaped();
-    tokio::spawn(async move {
-        let status = reaped.await;
-        // The launcher's end would have killed the process.
-        drop(launcher);
-        let drained = async { while readers.join_next().await.is_some() {} };
-        let _late = timeout(DRAIN_LIMIT, drained).await;
-        sender.send_replace(Some(MachineExit { kind: kind(status, killed.load(Ordering::Relaxed)), status }));
-    });
-    exit
 }
 
 fn kind(status: ProcessStatus, killed: bool) -> ExitKind {
@@ -176,26 +132,6 @@ fn kind(status: ProcessStatus, killed: bool) -> ExitKind {
 /// A path to the agent's socket that always fits a socket address.
 fn socket_path(dir: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{AGENT_SOCKET}", dir.as_raw_fd()))
-}
-
-fn tokio_stream(stream: StdUnixStream) -> io::Result<UnixStream> {
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
-}
-
-/// QEMU writes to no file but the machine's disks, whose size is fixed.
-fn max_file(spec: &MachineSpec) -> u64 {
-    let sizes = spec.disks.iter().filter(|disk| !disk.read_only).filter_map(|disk| disk.path.metadata().ok());
-    sizes.map(|disk| disk.len()).max().unwrap_or(0)
-}
-
-fn tail(console: &Tail, monitor: &Tail) -> String {
-    let (console, monitor) = (console.text(), monitor.text());
-    match (console.is_empty(), monitor.is_empty()) {
-        (_, true) => console,
-        (true, false) => monitor,
-        (false, false) => format!("{}\n{monitor}", console.trim_end()),
-    }
 }
 
 #[async_trait]
@@ -215,13 +151,12 @@ impl Machine for QemuMachine {
     }
 
     async fn wait(&self) -> MachineExit {
-        let lost = MachineExit { kind: ExitKind::Crashed, status: ProcessStatus::Unknown };
-        published(self.exit.clone()).await.unwrap_or(lost)
+        self.process.wait().await
     }
 
     async fn kill(&self) -> MachineExit {
-        if self.exit.borrow().is_none() {
-            self.killed.store(true, Ordering::Relaxed);
+        if self.process.exit().is_none() {
+            self.process.claim();
             // Lets QEMU end what it has under way; a hung one is killed all the same.
             let quit = self.qmp.execute("quit", json!({}), QUIT_LIMIT);
             let ended = async {
@@ -229,19 +164,13 @@ impl Machine for QemuMachine {
                 self.wait().await
             };
             if timeout(QUIT_LIMIT, ended).await.is_err() {
-                self.process.kill();
+                return self.process.kill().await;
             }
         }
         self.wait().await
     }
 
     fn console_tail(&self) -> String {
-        tail(&self.console, &self.monitor)
-    }
-}
-
-impl Drop for QemuMachine {
-    fn drop(&mut self) {
-        self.killed.store(true, Ordering::Relaxed);
+        self.process.said()
     }
 }
