@@ -31,7 +31,7 @@ use tart_proto::message::Interface;
 use tokio::{net::lookup_host, time::timeout};
 
 use crate::{
-    Allowed, AttachRequest, Attachment, Carried, GuestNetwork, NetError, Network, Nic, NicLink, RelayOptions,
+    Allowed, AttachRequest, Attachment, Carried, GuestNetwork, NetError, Network, Nic, RelayOptions,
     RelayTargets, Target, Usage, plan, relay::RelayAttachment,
 };
 use address::{GATEWAY, GATEWAY6, GUEST, GUEST_MAC, GUEST_PREFIX, GUEST_PREFIX6, GUEST6};

@@ -92,8 +92,7 @@ impl Driver for QemuDriver {
 
 /// The program to run: as given, or from the search path.
 pub(crate) fn find(binary: Option<&Path>) -> Result<PathBuf, VmmError> {
-    let hint =
-        "it is not in the search path; install the package qemu-system-x86 or set `qemu` in the configuration";
+    let hint = "it is not in the search path; install the package qemu-system-x86 or set `qemu` in the configuration";
     program::find(binary.unwrap_or(Path::new(PROGRAM)), hint)
 }
 
@@ -101,6 +100,7 @@ async fn version(binary: &Path) -> Result<String, VmmError> {
     let text = program::output(binary, "--version", VERSION_LIMIT).await?;
     // `QEMU emulator version 7.2.22 (Debian ...)`.
     let version = text.split_whitespace().skip_while(|word| *word != "version").nth(1);
-    let refuse = || VmmError::Program { program: binary.to_owned(), reason: "it tells no version".to_owned() };
+    let refuse =
+        || VmmError::Program { program: binary.to_owned(), reason: "it tells no version".to_owned() };
     version.map(str::to_owned).ok_or_else(refuse)
 }

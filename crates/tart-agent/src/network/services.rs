@@ -160,11 +160,10 @@ mod tests {
         assert_eq!(refused(many), "more than 16 services");
     }
 
+    /// Needs root.
+    #[cfg(feature = "slow-tests")]
     #[test]
     fn a_service_reaches_the_bridge_in_namespaces_of_the_test() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
         // The test's own thread becomes the guest.
         on_thread(|| {
             let root = namespace()?;

@@ -42,7 +42,12 @@ impl HostOptions {
     /// The host that a namespace is of.
     pub(super) fn of(namespace: &Namespace) -> Result<Self, NetError> {
         let key = namespace.key().map_err(|e| NetError::system("identify the host's network", e))?;
-        Ok(Self { dir: Path::new(LOCKS).join(key), prefix: "tart-".to_owned(), table: "tart".to_owned(), named_taps: false })
+        Ok(Self {
+            dir: Path::new(LOCKS).join(key),
+            prefix: "tart-".to_owned(),
+            table: "tart".to_owned(),
+            named_taps: false,
+        })
     }
 }
 

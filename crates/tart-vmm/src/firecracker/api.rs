@@ -21,21 +21,12 @@ const MAX_FAULT: usize = 500;
 pub(super) enum ApiError {
     /// Firecracker refuses it.
     #[error("refuses {path}: {fault}")]
-    Fault {
-        path: String,
-        fault: String,
-    },
+    Fault { path: String, fault: String },
     /// It says something that its API does not.
     #[error("answers {path} with {what}")]
-    Answer {
-        path: String,
-        what: String,
-    },
+    Answer { path: String, what: String },
     #[error("does not answer {path} within {} seconds", .limit.as_secs())]
-    Timeout {
-        path: String,
-        limit: Duration,
-    },
+    Timeout { path: String, limit: Duration },
     /// The connection broke.
     #[error("broke the connection of its API: {0}")]
     Broken(String),
@@ -52,8 +43,7 @@ impl Api {
     /// Connects to the socket.
     pub(super) async fn connect(socket: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(socket).await?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             // Requests see how it ends.
@@ -85,7 +75,8 @@ impl Api {
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|e| answer(format!("a body that cannot be read: {e}")))?.to_bytes();
-        let json = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap_or_default() };
+        let json =
+            if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap_or_default() };
         match status {
             StatusCode::NO_CONTENT => Ok(Value::Null),
             StatusCode::OK if json.is_object() => Ok(json),

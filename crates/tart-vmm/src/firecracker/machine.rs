@@ -1,11 +1,6 @@
 //! A running Firecracker.
 
-use std::{
-    io,
-    os::unix::net::UnixStream as StdUnixStream,
-    path::Path,
-    time::Duration,
-};
+use std::{io, os::unix::net::UnixStream as StdUnixStream, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
@@ -20,7 +15,8 @@ use super::{
     vsock::{self, Vsock},
 };
 use crate::{
-    AgentStream, Machine, MachineExit, MachineSpec, VmmError, process::Launch, run_dir, supervised::Supervised,
+    AgentStream, Machine, MachineExit, MachineSpec, VmmError, process::Launch, run_dir,
+    supervised::Supervised,
 };
 
 /// The API's socket in the machine's directory.
@@ -55,7 +51,8 @@ pub(super) async fn start(
         None => (None, None),
         Some(NicLink::Device { name, namespace }) => (Some(name.as_str()), Some(namespace.clone())),
         Some(NicLink::Stream(_) | NicLink::Tap(_)) => {
-            let reason = "Firecracker needs a named tap device: use `mode = \"netns\"` for the network".to_owned();
+            let reason =
+                "Firecracker needs a named tap device: use `mode = \"netns\"` for the network".to_owned();
             return Err(VmmError::Spec { id: spec.id.clone(), reason });
         }
     };
@@ -86,7 +83,8 @@ pub(super) async fn start(
         .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let watched = |e: io::Error| VmmError::system(what("watch the sockets"), e);
-    let process = Supervised::new(process, console, stderr, driver.launcher.clone(), exit::kind).map_err(watched)?;
+    let process =
+        Supervised::new(process, console, stderr, driver.launcher.clone(), exit::kind).map_err(watched)?;
     let machine = FirecrackerMachine { id: spec.id.clone(), process, vsock };
 
     let limit = START_LIMIT.min(spec.boot_limit);
@@ -115,7 +113,10 @@ async fn ask(socket: &Path, requests: &[Request], limit: Duration) -> Result<(),
         match Api::connect(socket).await {
             Ok(api) => break api,
             Err(error) if Instant::now() >= deadline => {
-                return Err(ApiError::Broken(format!("it cannot be reached within {} seconds: {error}", limit.as_secs())));
+                return Err(ApiError::Broken(format!(
+                    "it cannot be reached within {} seconds: {error}",
+                    limit.as_secs()
+                )));
             }
             // It makes the socket as soon as it runs.
             Err(_) => sleep(PAUSE).await,

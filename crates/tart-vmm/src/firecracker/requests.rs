@@ -104,7 +104,9 @@ pub(super) fn before_start(
         requests.push(Request::put("/cpu-config", config.clone()));
     }
     let path = |path: &std::path::Path| {
-        path.to_str().map(str::to_owned).ok_or_else(|| refuse(format!("the path {} is not UTF-8", path.display())))
+        path.to_str()
+            .map(str::to_owned)
+            .ok_or_else(|| refuse(format!("the path {} is not UTF-8", path.display())))
     };
     requests.push(Request::put(
         "/boot-source",
@@ -149,7 +151,11 @@ pub(super) fn before_start(
     Ok(requests)
 }
 
-fn machine_config(spec: &MachineSpec, tuning: &FirecrackerTuning, features: Features) -> Result<Value, String> {
+fn machine_config(
+    spec: &MachineSpec,
+    tuning: &FirecrackerTuning,
+    features: Features,
+) -> Result<Value, String> {
     let mut body = json!({ "vcpu_count": spec.vcpus, "mem_size_mib": spec.memory_mib(), "smt": false });
     let pages = match tuning.huge_pages {
         HugePages::None => None,
@@ -160,7 +166,7 @@ fn machine_config(spec: &MachineSpec, tuning: &FirecrackerTuning, features: Feat
         }
     };
     if let Some(pages) = pages {
-        if tuning.huge_pages == HugePages::TwoMib && spec.memory_mib() % 2 != 0 {
+        if tuning.huge_pages == HugePages::TwoMib && !spec.memory_mib().is_multiple_of(2) {
             return Err("memory of huge pages is a multiple of 2 MiB".to_owned());
         }
         insert(&mut body, "huge_pages", json!(pages));

@@ -62,7 +62,10 @@ impl Vsock {
 
     async fn dial(&self) -> io::Result<Option<UnixStream>> {
         let mut stream = UnixStream::connect(path(&self.dir, VSOCK)).await?;
-        stream.write_all(format!("CONNECT {PORT}\n").as_bytes()).await?;
+        match stream.write_all(format!("CONNECT {PORT}\n").as_bytes()).await {
+            Err(error) if is_end(&error) => return Ok(None),
+            written => written?,
+        }
         let mut answer = Vec::new();
         // Byte by byte: what follows the line is the agent's.
         while answer.last() != Some(&b'\n') {
@@ -93,7 +96,10 @@ fn is_ok(answer: &[u8]) -> bool {
 }
 
 fn unexpected(answer: &[u8]) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the vsock answers {:?}", String::from_utf8_lossy(answer)))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the vsock answers {:?}", String::from_utf8_lossy(answer)),
+    )
 }
 
 /// A path in the directory that fits a socket address.

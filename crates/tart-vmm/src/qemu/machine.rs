@@ -26,8 +26,8 @@ use super::{
     qmp::{Qmp, QmpError},
 };
 use crate::{
-    AgentStream, ExitKind, Machine, MachineExit, MachineSpec, ProcessStatus, VmmError, process::Launch, run_dir,
-    supervised::Supervised,
+    AgentStream, ExitKind, Machine, MachineExit, MachineSpec, ProcessStatus, VmmError, process::Launch,
+    run_dir, supervised::Supervised,
 };
 
 /// The agent's socket in the machine's directory.
@@ -98,7 +98,8 @@ pub(super) async fn start(
         .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let connection = |e: io::Error| VmmError::system(what("watch the sockets"), e);
-    let process = Supervised::new(process, console, stderr, driver.launcher.clone(), kind).map_err(connection)?;
+    let process =
+        Supervised::new(process, console, stderr, driver.launcher.clone(), kind).map_err(connection)?;
     qmp.set_nonblocking(true).map_err(connection)?;
     let (reader, writer) = UnixStream::from_std(qmp).map_err(connection)?.into_split();
     let limit = START_LIMIT.min(spec.boot_limit);

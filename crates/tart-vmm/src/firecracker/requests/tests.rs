@@ -6,7 +6,11 @@ use super::*;
 use crate::{DiskSpec, firecracker::version::Version};
 
 fn spec() -> MachineSpec {
-    let disk = |name: &str, read_only| DiskSpec { path: format!("/d/{name}").into(), read_only, serial: name.into() };
+    let disk = |name: &str, read_only| DiskSpec {
+        path: format!("/d/{name}").into(),
+        read_only,
+        serial: name.into(),
+    };
     MachineSpec {
         id: "job-1".into(),
         run_dir: "/run/m".into(),
@@ -59,7 +63,8 @@ fn everything_that_can_be_tuned_is_said_to_a_version_that_knows_it() {
     };
     let lines = shown(&tuning, "1.17.0");
     let interesting = ["/serial", "/machine", "/cpu", "disk1", "/network", "/balloon"];
-    let lines: Vec<_> = lines.lines().filter(|line| interesting.iter().any(|word| line.contains(word))).collect();
+    let lines: Vec<_> =
+        lines.lines().filter(|line| interesting.iter().any(|word| line.contains(word))).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
     PUT /serial {"rate_limiter":{"refill_time":1000,"size":1048576}}
     PUT /machine-config {"cpu_template":"T2","huge_pages":"Transparent","mem_size_mib":512,"smt":false,"vcpu_count":2}
