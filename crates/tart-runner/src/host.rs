@@ -16,7 +16,8 @@ use tart_images::{ImageError, ImageSettings, Images};
 use tart_net::{Egress, NetError, Network};
 use tart_registry::{RegistryError, RegistrySettings};
 use tart_vmm::{
-    Accel, AgentStream, Choice, Driver, PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir, VmmError, choose,
+    Accel, AgentStream, Choice, Driver, FirecrackerDriver, FirecrackerOptions, PROBE_LIMIT, Probe,
+    QemuDriver, QemuOptions, RunDir, VmmError, choose,
 };
 
 /// Name of the file with the result of the KVM probe, in the state directory.
@@ -41,9 +42,6 @@ pub enum HostError {
     /// Images and registries.
     #[error(transparent)]
     Images(#[from] ImageError),
-    /// The configuration asks for something that this version does not have.
-    #[error("{0}")]
-    Unsupported(String),
     /// A task of this process ended before its work was done.
     #[error("the preparation was interrupted")]
     Interrupted,
@@ -99,20 +97,27 @@ impl HostSetup {
     /// # Errors
     /// What is missing on this host, and what to do.
     pub async fn prepare(config: &MicroVm, options: PrepareOptions) -> Result<Self, HostError> {
-        if config.driver == tart_config::Driver::Firecracker {
-            let text = "`driver = \"firecracker\"` is not supported by this version of Tart: use `qemu`";
-            return Err(HostError::Unsupported(text.to_owned()));
-        }
         let run_dir = RunDir::create(&run_root(config))?;
         let wanted = config.clone();
         let assets = tokio::task::spawn_blocking(move || assets(&wanted, options));
-        let (store, boot) = assets.await.map_err(|_| HostError::Interrupted)??;
-        let choice = acceleration(config, &boot, &run_dir).await?;
-        let driver = QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration }).await?;
+        let (store, mut boot) = assets.await.map_err(|_| HostError::Interrupted)??;
+        let (driver, choice): (Arc<dyn Driver>, Choice) = match firecracker_program(config) {
+            Some(binary) => {
+                let driver = firecracker(binary).await?;
+                boot.kernel.clone_from(&boot.vmlinux);
+                (Arc::new(driver), Choice::required("Firecracker runs guests in no other way"))
+            }
+            None => {
+                let choice = acceleration(config, &boot, &run_dir).await?;
+                let options = QemuOptions { binary: None, acceleration: choice.acceleration };
+                (Arc::new(QemuDriver::new(options).await?), choice)
+            }
+        };
         let egress = network::egress(&config.network)?;
-        let (network, notes) = network::choose(&config.network, &egress).await?;
+        let named_taps = driver.capabilities().named_taps;
+        let (network, notes) = network::choose(&config.network, &egress, named_taps).await?;
         Ok(Self {
-            driver: Arc::new(driver),
+            driver,
             network,
             egress,
             images: open_images(store, config)?,
@@ -189,6 +194,31 @@ fn assets(config: &MicroVm, options: PrepareOptions) -> Result<(Store, BootAsset
         _ => store.image(DEFAULT_IMAGE)?,
     };
     Ok((store, boot))
+}
+
+/// The variable that names the Firecracker program.
+const FIRECRACKER: &str = "TART_FIRECRACKER";
+
+/// The program, if guests run on Firecracker: where the configuration or the environment names it, or where the
+/// configuration asks for that driver.
+#[must_use]
+pub fn firecracker_program(config: &MicroVm) -> Option<PathBuf> {
+    let variable = std::env::var_os(FIRECRACKER).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let named = config.firecracker.clone().or(variable);
+    match config.driver {
+        tart_config::Driver::Qemu => None,
+        tart_config::Driver::Auto => named,
+        tart_config::Driver::Firecracker => Some(named.unwrap_or_else(|| "firecracker".into())),
+    }
+}
+
+async fn firecracker(binary: PathBuf) -> Result<FirecrackerDriver, VmmError> {
+    if let Some(reason) = tart_vmm::kvm_problem() {
+        return Err(VmmError::NoKvm {
+            reason: format!("{reason}; or set `driver = \"qemu\"`, which needs none"),
+        });
+    }
+    FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), ..FirecrackerOptions::default() }).await
 }
 
 async fn acceleration(config: &MicroVm, boot: &BootAssets, run_dir: &RunDir) -> Result<Choice, VmmError> {

@@ -13,4 +13,4 @@ pub mod local;
 pub use engine::{
     JobLogSink, JobObserver, JobReport, JobRun, JobSignal, JobUsage, NoObserver, Timings, run_job,
 };
-pub use host::{HostError, HostSetup, PrepareOptions, open_images, run_root};
+pub use host::{HostError, HostSetup, PrepareOptions, firecracker_program, open_images, run_root};

@@ -51,6 +51,12 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// KVM, since there is no other way.
+    #[must_use]
+    pub fn required(reason: &str) -> Self {
+        Self { acceleration: Acceleration::Kvm, reason: reason.to_owned(), cached: false }
+    }
+
     /// One line for `tart doctor`.
     #[must_use]
     pub fn explain(&self) -> String {

@@ -84,7 +84,7 @@ impl Driver for FirecrackerDriver {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { hardware_acceleration: true, ..Capabilities::default() }
+        Capabilities { hardware_acceleration: true, named_taps: true, ..Capabilities::default() }
     }
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, VmmError> {

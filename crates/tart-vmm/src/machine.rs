@@ -46,6 +46,9 @@ pub struct Capabilities {
     pub snapshots: bool,
     /// Guest code runs on the processor itself.
     pub hardware_acceleration: bool,
+    /// Tap devices are opened by their names ([`tart_net::NicLink::Device`]); otherwise network devices are handed over
+    /// open.
+    pub named_taps: bool,
 }
 
 /// A started machine. Dropping it kills it.

@@ -14,6 +14,8 @@ pub struct MicroVm {
     /// The virtual machine monitor.
     #[serde(alias = "vmm")]
     pub driver: Driver,
+    /// The Firecracker program.
+    pub firecracker: Option<PathBuf>,
     /// How the guest's processor is run.
     pub accel: Accel,
     /// The guest's kernel; the installed one without it.
@@ -59,6 +61,7 @@ impl Default for MicroVm {
     fn default() -> Self {
         Self {
             driver: Driver::default(),
+            firecracker: None,
             accel: Accel::default(),
             kernel: None,
             initrd: None,

@@ -16,8 +16,13 @@ pub(super) static SECTIONS: &[Section] = &[
                 alias: Some("vmm"),
                 kind: Kind::Choice(&["auto", "qemu", "firecracker"]),
                 default: Default::Toml("\"auto\""),
-                meaning: "The virtual machine monitor",
+                meaning: "The virtual machine monitor; `auto` is QEMU, or Firecracker where `firecracker` is set",
             },
+            unset(
+                "firecracker",
+                Kind::Path,
+                "The Firecracker program, 1.7 or later; without it TART_FIRECRACKER, then the search path",
+            ),
             with(
                 "accel",
                 Kind::Choice(&["auto", "kvm", "tcg"]),

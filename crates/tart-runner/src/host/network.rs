@@ -13,7 +13,9 @@ use tart_net::{
 pub(super) async fn choose(
     network: &tart_config::Network,
     egress: &Egress,
+    named_taps: bool,
 ) -> Result<(Arc<dyn Network>, Vec<String>), NetError> {
+    let options = NetnsOptions { named_taps, ..NetnsOptions::default() };
     let trial = AttachRequest {
         id: "trial".to_owned(),
         egress: egress.clone(),
@@ -23,13 +25,21 @@ pub(super) async fn choose(
     Ok(match network.mode {
         NetworkMode::Relay => (Arc::new(RelayNetwork::default()), Vec::new()),
         NetworkMode::None => (Arc::new(NoNetwork), Vec::new()),
-        NetworkMode::Netns => (Arc::new(NetnsNetwork::start(NetnsOptions::default()).await?), Vec::new()),
+        NetworkMode::Netns => (Arc::new(NetnsNetwork::start(options).await?), Vec::new()),
+        NetworkMode::Passt if named_taps => {
+            let what = "be used with Firecracker, which needs a tap device: use `mode = \"netns\"`, `relay` or `none`";
+            return Err(NetError::Unable { network: "passt", what: what.to_owned() });
+        }
         NetworkMode::Passt => (Arc::new(passt(&trial).await?), Vec::new()),
         NetworkMode::Auto => {
-            let error = match NetnsNetwork::start(NetnsOptions::default()).await {
+            let error = match NetnsNetwork::start(options).await {
                 Ok(netns) => return Ok((Arc::new(netns), Vec::new())),
                 Err(error) => error,
             };
+            if named_taps {
+                let note = format!("jobs have no internet access: {error}");
+                return Ok((Arc::new(RelayNetwork::default()), vec![note]));
+            }
             match passt(&trial).await {
                 Ok(passt) => {
                     let lacks =
@@ -89,7 +99,9 @@ mod tests {
         let egress = Egress { job: Some(Vec::new()), ..Egress::default() };
         for (mode, name) in [(NetworkMode::Relay, "relay"), (NetworkMode::None, "none")] {
             let network = tart_config::Network { mode, ..tart_config::Network::default() };
-            assert_eq!(choose(&network, &egress).await.unwrap().0.name(), name);
+            assert_eq!(choose(&network, &egress, false).await.unwrap().0.name(), name);
         }
+        let network = tart_config::Network { mode: NetworkMode::Passt, ..tart_config::Network::default() };
+        insta::assert_snapshot!(choose(&network, &egress, true).await.unwrap_err(), @"the network `passt` cannot be used with Firecracker, which needs a tap device: use `mode = \"netns\"`, `relay` or `none`");
     }
 }

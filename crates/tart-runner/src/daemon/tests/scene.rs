@@ -64,7 +64,7 @@ impl JobExecutor for Scripted {
     async fn prepare(&self, runner: &Runner) -> Result<(), HostError> {
         if runner.name == IMPOSSIBLE {
             self.refused.notify_one();
-            return Err(HostError::Unsupported("this host cannot".into()));
+            return Err(HostError::Interrupted);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use tart_assets::{Kind, Store};
 use tart_config::{LoadError, MicroVm, NetworkMode};
-use tart_runner::{HostSetup, PrepareOptions, run_root};
+use tart_runner::{HostSetup, PrepareOptions, firecracker_program, run_root};
 
 use crate::output::bytes;
 use crate::product;
@@ -98,7 +98,11 @@ pub(super) fn configuration(path: &Path) -> (Check, MicroVm) {
 
 /// What is seen at once.
 pub(super) fn quick(config: &MicroVm) -> Vec<Check> {
-    let mut checks = vec![user(), program("qemu", "qemu-system-x86_64", "qemu-system-x86", true)];
+    let mut checks = vec![user()];
+    match firecracker_program(config) {
+        Some(binary) => checks.extend([kvm(tart_vmm::kvm_problem()), firecracker(&binary)]),
+        None => checks.push(program("qemu", "qemu-system-x86_64", "qemu-system-x86", true)),
+    }
     // Only `tart exec` needs it on the host.
     checks.push(program("git", "git", "git", false));
     if matches!(config.network.mode, NetworkMode::Auto | NetworkMode::Netns) {
@@ -113,6 +117,37 @@ pub(super) fn quick(config: &MicroVm) -> Vec<Check> {
     checks.push(space("assets", &assets));
     checks.push(stored(&assets));
     checks
+}
+
+/// What Firecracker cannot do without. Whether guests boot is seen when one does.
+fn kvm(problem: Option<String>) -> Check {
+    match problem {
+        None => Check::ok("kvm", "/dev/kvm can be opened"),
+        Some(problem) => {
+            let (text, fix) = problem.split_once(": ").unwrap_or((&problem, "set `driver = \"qemu\"`"));
+            Check::fail("kvm", text, format!("{fix}; or set `driver = \"qemu\"`, which needs no KVM"))
+        }
+    }
+}
+
+/// That Firecracker is there, and a version that Tart drives.
+fn firecracker(binary: &Path) -> Check {
+    const WHAT: &str = "monitor";
+    let name = binary.display();
+    let fix = "install a release of Firecracker (1.16.1 or later is best), and set `firecracker` or TART_FIRECRACKER to its path";
+    match Command::new(binary).arg("--version").stdin(Stdio::null()).output() {
+        Err(error) => Check::fail(WHAT, format!("{name} does not run: {error}"), fix),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            match tart_vmm::Version::parse(&said) {
+                None => Check::fail(WHAT, format!("{name} tells no version"), fix),
+                Some(version) => match version.problem() {
+                    Some(problem) => Check::fail(WHAT, format!("{name}: {problem}"), fix),
+                    None => Check::ok(WHAT, format!("Firecracker {version} ({name})")),
+                },
+            }
+        }
+    }
 }
 
 fn user() -> Check {
@@ -230,6 +265,20 @@ mod tests {
         fail  qemu       missing
                          fix: apt-get install x
         ");
+    }
+
+    #[test]
+    fn what_firecracker_lacks_is_said_with_what_to_do() {
+        let problem = "there is no /dev/kvm: load the module (`modprobe kvm_intel`)".to_owned();
+        insta::assert_snapshot!(kvm(Some(problem)).render(), @r#"
+        fail  kvm        there is no /dev/kvm
+                         fix: load the module (`modprobe kvm_intel`); or set `driver = "qemu"`, which needs no KVM
+        "#);
+        insta::assert_snapshot!(firecracker(Path::new("/bin/true")).render(), @"
+        fail  monitor    /bin/true tells no version
+                         fix: install a release of Firecracker (1.16.1 or later is best), and set `firecracker` or TART_FIRECRACKER to its path
+        ");
+        assert!(firecracker(Path::new("/nonexistent/firecracker")).failed());
     }
 
     #[test]
