@@ -31,6 +31,17 @@ impl Level {
         })
     }
 
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fastest => "fastest",
+            Self::Fast => "fast",
+            Self::Default => "default",
+            Self::Slow => "slow",
+            Self::Slowest => "slowest",
+        }
+    }
+
     /// What deflate is told.
     pub(crate) fn deflate(self) -> Compression {
         Compression::new(match self {

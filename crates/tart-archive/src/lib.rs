@@ -11,6 +11,7 @@ mod extract;
 mod glob;
 mod level;
 mod members;
+mod request;
 mod select;
 mod zip;
 
@@ -19,5 +20,6 @@ pub use extract::{Extracted, extract_zip};
 pub use glob::{Pattern, is_pattern};
 pub use level::Level;
 pub use members::{write_gzip, write_raw};
+pub use request::{Format, Request};
 pub use select::{Limits, Selection};
 pub use zip::write_zip;
