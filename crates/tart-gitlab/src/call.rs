@@ -18,14 +18,14 @@ use crate::transport::Connections;
 use crate::{client::Client, retry};
 
 /// A server may think this long before the head of its answer, which covers long polling.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// The body of an answer whose head says it all is read for this long, for the sake of the connection.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_REDIRECTS: usize = 10;
+pub(crate) const MAX_REDIRECTS: usize = 10;
 /// The longest explanation of an error that is read.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const RUNNER_TOKEN: HeaderName = HeaderName::from_static("runner-token");
 pub(crate) const JOB_TOKEN: HeaderName = HeaderName::from_static("job-token");
 pub(crate) const PRIVATE_TOKEN: HeaderName = HeaderName::from_static("private-token");
@@ -222,7 +222,7 @@ impl Client {
     }
 }
 
-fn redirection(response: &Response) -> Option<&HeaderValue> {
+pub(crate) fn redirection(response: &Response) -> Option<&HeaderValue> {
     matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308)
         .then(|| response.headers().get(LOCATION))
         .flatten()
@@ -288,7 +288,7 @@ async fn read_all(response: &mut Response, limit: usize) -> Result<Bytes, ApiErr
     Ok(body.into())
 }
 
-async fn read_some(response: &mut Response) -> Bytes {
+pub(crate) async fn read_some(response: &mut Response) -> Bytes {
     let mut body = Vec::new();
     while let Ok(Some(piece)) = response.chunk().await {
         body.extend_from_slice(&piece);

@@ -170,6 +170,11 @@ impl JobHandle {
         self.id
     }
 
+    /// What calls of other modules need.
+    pub(crate) fn parts(&self) -> (&Client, i64, &Token) {
+        (&self.client, self.id, &self.token)
+    }
+
     /// Says that the job runs, which must happen within two minutes of its assignment (protocol reference 2.6).
     pub async fn acknowledge(&self) -> Acknowledgement {
         let update =

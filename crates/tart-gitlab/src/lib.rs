@@ -38,6 +38,7 @@
 //! ```
 
 mod address;
+mod artifacts;
 mod call;
 mod client;
 mod clock;
@@ -53,6 +54,7 @@ mod token;
 mod trace;
 mod transport;
 
+pub use artifacts::{ArtifactDownload, ArtifactUpload, DownloadError, UploadError};
 pub use client::{Client, ClientOptions, Product, architecture, platform};
 pub use clock::{Clock, SystemClock};
 pub use error::ApiError;

@@ -1,5 +1,6 @@
 //! The client against servers: the strict one of this project, scripted ones, and an independent mock.
 
+mod artifacts;
 mod independent;
 mod jobs;
 mod odd_answers;

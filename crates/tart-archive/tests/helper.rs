@@ -1,0 +1,50 @@
+//! The helper as the guest runs it.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tart_archive::Request;
+
+fn helper(verb: &str, directory: &Path, input: &[u8]) -> Output {
+    let mut helper = Command::new(env!("CARGO_BIN_EXE_tart-helper"))
+        .arg(verb)
+        .current_dir(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    helper.stdin.take().unwrap().write_all(input).unwrap();
+    helper.wait_with_output().unwrap()
+}
+
+#[test]
+fn untracked_files_go_through_a_pipe_into_another_directory() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let init = Command::new("git").args(["init", "-q"]).current_dir(from.path()).status().unwrap();
+    assert!(init.success());
+    fs::create_dir(from.path().join("d")).unwrap();
+    fs::write(from.path().join("d/new\nline"), "content").unwrap();
+    let root = from.path().to_str().unwrap().to_owned();
+    let request = Request { root, untracked: true, ..Request::default() };
+    let archive = helper("archive", from.path(), &request.encode());
+    assert_eq!(String::from_utf8_lossy(&archive.stderr), "untracked: found 1 files\n");
+    assert!(archive.status.success());
+    assert!(helper("extract", to.path(), &archive.stdout).status.success());
+    assert_eq!(fs::read(to.path().join("d/new\nline")).unwrap(), b"content");
+}
+
+#[test]
+fn nothing_that_matches_is_told_from_a_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().to_str().unwrap().to_owned();
+    let request = Request { root, paths: vec!["none".to_owned()], ..Request::default() };
+    let output = helper("archive", directory.path(), &request.encode());
+    assert_eq!(output.status.code(), Some(3));
+    assert!(output.stdout.is_empty());
+    let output = helper("extract", directory.path(), b"no zip");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("ERROR: the archive cannot be read"));
+}
