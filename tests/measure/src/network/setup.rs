@@ -29,7 +29,12 @@ pub(super) async fn rows(host: &str) -> Result<()> {
 async fn measure(host: &str) -> Result<(Duration, Duration, Duration)> {
     let (mut gone, mut attached) = (Vec::new(), Vec::new());
     for ready in [0, 1] {
-        let network = NetnsNetwork::start(NetnsOptions { namespace: Some(host.into()), ready }).await?;
+        let network = NetnsNetwork::start(NetnsOptions {
+            namespace: Some(host.into()),
+            ready,
+            ..NetnsOptions::default()
+        })
+        .await?;
         // The first namespace is made at the start.
         network.attach(&AttachRequest::default()).await?.detach().await;
         let mut times = Vec::new();
