@@ -1,7 +1,7 @@
 //! The hard limits of the protocol. Both ends enforce all of them.
 
 /// Version of the whole protocol. Host and agent come from one build, so only an equal version is accepted.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Largest payload of a data frame, in bytes (without the channel byte).
 pub const MAX_DATA: usize = 64 * 1024;

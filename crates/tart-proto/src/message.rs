@@ -187,6 +187,8 @@ pub struct Disk {
     pub serial: String,
     /// 0 for `vda`, 1 for `vdb`, ...
     pub position: u8,
+    /// Its size in bytes, if the guest may have seen it with another image; 0 otherwise.
+    pub bytes: u64,
 }
 
 /// One step of setting up the guest's file trees. Paths are absolute in the agent's mount namespace, see

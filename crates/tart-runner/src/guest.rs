@@ -122,6 +122,7 @@ impl JobGuest {
             disks: layout.disks().into_iter().map(disk).collect(),
             nic: attachment.guest().nic.clone(),
             boot_limit: config.boot_timeout,
+            origin: tart_vmm::Origin::Boot,
         };
         let start = Instant::now();
         let machine = setup.driver.start(&spec).await?;
@@ -270,7 +271,7 @@ fn words(text: Option<&str>) -> Vec<String> {
 }
 
 fn disk(disk: layout::PlannedDisk) -> DiskSpec {
-    DiskSpec { read_only: disk.is_read_only(), path: disk.path, serial: disk.serial }
+    DiskSpec { read_only: disk.is_read_only(), path: Some(disk.path), serial: disk.serial }
 }
 
 /// Hands forwarded connections on to the network.

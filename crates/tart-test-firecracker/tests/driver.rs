@@ -48,7 +48,7 @@ impl Scene {
         // Longer than a socket's path may be.
         let run_dir = RunDir::create(&root.path().join("d".repeat(100))).unwrap();
         let machine_dir = run_dir.machine("job-1-ab").unwrap();
-        let disk = |name: &str, read_only| DiskSpec { path: at(name), read_only, serial: name.into() };
+        let disk = |name: &str, read_only| DiskSpec { path: Some(at(name)), read_only, serial: name.into() };
         let spec = MachineSpec {
             id: "job-1-ab".into(),
             run_dir: machine_dir.path().to_owned(),
@@ -60,6 +60,7 @@ impl Scene {
             disks: vec![disk("helper", true), disk("scratch", false)],
             nic: None,
             boot_limit: LIMIT,
+            origin: tart_vmm::Origin::Boot,
         };
         Self { program, spec, machine_dir, _run_dir: run_dir, root }
     }

@@ -19,6 +19,7 @@ mod process;
 mod program;
 mod qemu;
 mod run_dir;
+mod snapshot;
 mod spec;
 mod supervised;
 
@@ -31,4 +32,5 @@ pub use firecracker::{
 pub use machine::{AgentStream, Capabilities, Driver, ExitKind, Machine, MachineExit, ProcessStatus};
 pub use qemu::{QemuDriver, QemuOptions};
 pub use run_dir::{MachineDir, Reaped, RunDir, reap};
-pub use spec::{DiskSpec, MachineSpec};
+pub use snapshot::Snapshot;
+pub use spec::{DiskSpec, MachineSpec, Origin};

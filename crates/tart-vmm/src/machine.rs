@@ -2,6 +2,7 @@
 
 use std::{
     fmt, io,
+    path::Path,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -12,7 +13,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::{MachineSpec, VmmError};
+use crate::{MachineSpec, Snapshot, VmmError};
 
 /// Starts machines.
 #[async_trait]
@@ -42,7 +43,7 @@ pub struct Capabilities {
     pub disk_serials: bool,
     /// The agent's stream can be opened several times at once; otherwise a new one ends the last.
     pub concurrent_agent_streams: bool,
-    /// A running machine can be saved and started from there.
+    /// Machines can be saved, and started from there: [`crate::Origin`].
     pub snapshots: bool,
     /// Guest code runs on the processor itself.
     pub hardware_acceleration: bool,
@@ -67,6 +68,19 @@ pub trait Machine: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`VmmError`] if the monitor does not take the connection.
     async fn connect_agent(&self) -> Result<AgentStream, VmmError>;
+
+    /// Saves a machine of [`crate::Origin::Template`] and ends it: it must never go on itself, or there would be two of
+    /// one. Nobody may be connected to its agent.
+    ///
+    /// # Errors
+    /// [`VmmError`]; the machine is ended all the same.
+    async fn save(&self) -> Result<Snapshot, VmmError>;
+
+    /// Gives a disk that has none an image. The guest has to be told to look at the disk again.
+    ///
+    /// # Errors
+    /// [`VmmError`] if there is no such disk, or the monitor refuses the image.
+    async fn insert_disk(&self, serial: &str, image: &Path) -> Result<(), VmmError>;
 
     /// Waits for the machine's end. Any number of callers may wait.
     async fn wait(&self) -> MachineExit;

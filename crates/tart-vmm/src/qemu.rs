@@ -2,6 +2,7 @@
 
 mod args;
 mod machine;
+mod migration;
 mod qmp;
 
 use std::{
@@ -78,6 +79,7 @@ impl Driver for QemuDriver {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             disk_serials: true,
+            snapshots: true,
             hardware_acceleration: self.acceleration == Acceleration::Kvm,
             ..Capabilities::default()
         }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use tart_net::Nic;
 
-use crate::VmmError;
+use crate::{Snapshot, VmmError};
 
 /// Smallest memory that a guest boots with, in bytes.
 const MIN_MEMORY: u64 = 96 << 20;
@@ -43,13 +43,30 @@ pub struct MachineSpec {
     pub nic: Option<Nic>,
     /// How long the machine may take until its agent answers.
     pub boot_limit: Duration,
+    /// Where it begins.
+    pub origin: Origin,
+}
+
+/// Where a machine begins.
+#[derive(Debug, Clone, Default)]
+pub enum Origin {
+    /// Its kernel boots.
+    #[default]
+    Boot,
+    /// Its kernel boots, and the machine is saved later: [`crate::Machine::save`].
+    Template,
+    /// It goes on from where another was saved. Kernel, processors, memory, and the kinds and order of devices must be
+    /// those of that machine; images of disks and the host end of the network device need not. The agent has to be
+    /// told which disks have other images.
+    Snapshot(Snapshot),
 }
 
 /// A disk of a machine: a raw image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskSpec {
-    /// The image. A writable one is thrown away after the job: it may be lost when the host crashes.
-    pub path: PathBuf,
+    /// The image. A writable one is thrown away after the job: it may be lost when the host crashes. Without one, the
+    /// disk is a few sectors of zeros until [`crate::Machine::insert_disk`] gives it one.
+    pub path: Option<PathBuf>,
     /// The guest may not write to it; several machines may share the image.
     pub read_only: bool,
     /// What the guest knows it by, `[A-Za-z0-9_-]{1,20}`.
@@ -77,6 +94,10 @@ impl MachineSpec {
             format!("it has {} disks, more than {MAX_DISKS}", self.disks.len())
         } else if let Some(disk) = self.disks.iter().find(|disk| !serial(&disk.serial)) {
             format!("`{}` is no disk serial of at most {MAX_SERIAL} letters, digits, - and _", disk.serial)
+        } else if let Origin::Snapshot(snapshot) = &self.origin
+            && snapshot.memory_bytes() != self.memory_mib() << 20
+        {
+            "it has not as much memory as the machine that it is to go on from".to_owned()
         } else {
             return Ok(());
         };
@@ -86,7 +107,7 @@ impl MachineSpec {
     /// Bytes of the largest disk that the guest may write to: a monitor writes to no other file.
     pub(crate) fn largest_writable(&self) -> u64 {
         let disks = self.disks.iter().filter(|disk| !disk.read_only);
-        disks.filter_map(|disk| disk.path.metadata().ok()).map(|disk| disk.len()).max().unwrap_or(0)
+        disks.filter_map(|disk| disk.path.as_ref()?.metadata().ok()).map(|disk| disk.len()).max().unwrap_or(0)
     }
 
     /// Memory in whole MiB.

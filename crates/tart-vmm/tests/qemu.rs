@@ -22,8 +22,9 @@ use tart_proto::{
     mux,
 };
 use tart_vmm::{
-    Accel, Acceleration, AgentStream, DiskSpec, Driver, ExitKind, Greet, MachineDir, MachineSpec,
-    PROBE_LIMIT, Probe, ProcessStatus, QemuDriver, QemuOptions, RunDir, VmmError, await_boot, choose, reap,
+    Accel, Acceleration, AgentStream, DiskSpec, Driver, ExitKind, Greet, MachineDir, MachineSpec, Origin,
+    PROBE_LIMIT, Probe, ProcessStatus, QemuDriver, QemuOptions, RunDir, Snapshot, VmmError, await_boot,
+    choose, reap,
 };
 
 /// A loaded machine may need most of it.
@@ -75,6 +76,7 @@ async fn fixture() -> Fixture {
         disks: vec![],
         nic: None,
         boot_limit: LIMIT,
+        origin: Origin::Boot,
     };
     Fixture { driver, spec, machine_dir, _run_dir: run_dir, root }
 }
@@ -159,12 +161,12 @@ async fn disks_and_directories_are_left_to_their_owner() {
     let disk = |serial: &str, read_only| {
         let path = f.root.path().join(format!("{serial},x"));
         fs::File::create(&path).unwrap().set_len(16 << 20).unwrap();
-        DiskSpec { path, read_only, serial: serial.into() }
+        DiskSpec { path: Some(path), read_only, serial: serial.into() }
     };
     f.spec.disks = vec![disk("image", true), disk("scratch", false)];
     let machine = f.driver.start(&f.spec).await.unwrap();
     machine.kill().await;
-    assert!(f.spec.disks.iter().all(|disk| disk.path.exists()));
+    assert!(f.spec.disks.iter().all(|disk| disk.path.as_ref().is_some_and(|path| path.exists())));
     let dir = f.machine_dir.path().to_owned();
     drop(f);
     assert!(!dir.exists());
@@ -276,4 +278,56 @@ async fn a_probe_is_made_once_and_its_result_works() {
     let machine = f.driver.start(&f.spec).await.unwrap();
     let stream = machine.connect_agent().await.unwrap();
     await_boot(&*machine, LIMIT, hello(stream)).await.unwrap();
+}
+
+#[tokio::test]
+async fn machines_go_on_from_one_that_was_saved() {
+    let mut f = fixture().await;
+    f.spec.initrd = initrd();
+    f.spec.disks = vec![DiskSpec { path: None, read_only: true, serial: "image".into() }];
+    f.spec.origin = Origin::Template;
+    let template = f.driver.start(&f.spec).await.unwrap();
+    let stream = template.connect_agent().await.unwrap();
+    let first = await_boot(&*template, LIMIT, hello(stream)).await.unwrap();
+    let snapshot = tokio::time::timeout(LIMIT, template.save()).await.unwrap().unwrap();
+    assert_eq!(template.wait().await.kind, ExitKind::Killed);
+    assert!(template.save().await.is_err());
+    drop(template);
+
+    // What was written and read is as good.
+    let kept = tempfile::tempdir().unwrap();
+    snapshot.write(kept.path()).unwrap();
+    let snapshot = Snapshot::read(kept.path()).unwrap().unwrap();
+
+    let image = f.root.path().join("image");
+    fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    f.spec.origin = Origin::Snapshot(snapshot);
+    let (one_dir, two_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let in_dir = |dir: &tempfile::TempDir| MachineSpec { run_dir: dir.path().to_owned(), ..f.spec.clone() };
+    let (one, two) = (in_dir(&one_dir), in_dir(&two_dir));
+    let start = std::time::Instant::now();
+    let (one, two) = tokio::join!(f.driver.start(&one), f.driver.start(&two));
+    for machine in [one.unwrap(), two.unwrap()] {
+        let stream = machine.connect_agent().await.unwrap();
+        let hello = await_boot(&*machine, LIMIT, hello(stream)).await.unwrap();
+        eprintln!("{:?}", start.elapsed());
+        assert_eq!(hello.kernel, first.kernel);
+        machine.insert_disk("image", &image).await.unwrap();
+        let error = machine.insert_disk("other", &image).await.unwrap_err();
+        assert!(error.to_string().contains("no empty disk `other`"), "{error}");
+        assert_eq!(machine.kill().await.kind, ExitKind::Killed);
+    }
+}
+
+#[tokio::test]
+async fn a_machine_with_other_memory_does_not_go_on_from_one_that_was_saved() {
+    let mut f = fixture().await;
+    f.spec.initrd = initrd();
+    f.spec.origin = Origin::Template;
+    let template = f.driver.start(&f.spec).await.unwrap();
+    let snapshot = template.save().await.unwrap();
+    f.spec.origin = Origin::Snapshot(snapshot);
+    f.spec.memory_bytes = 512 << 20;
+    let error = f.driver.start(&f.spec).await.unwrap_err();
+    assert!(matches!(error, VmmError::Spec { .. }), "{error}");
 }

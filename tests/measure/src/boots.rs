@@ -96,6 +96,7 @@ impl Boots {
             memory_bytes: 512 << 20,
             disks: Vec::new(),
             nic: None,
+            origin: tart_vmm::Origin::Boot,
             boot_limit: limit,
         };
         let machine = driver.start(&spec).await?;

@@ -1,6 +1,6 @@
 //! Finding a disk among the guest's virtio disks.
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, path::Path, time::Duration};
 
 use tart_proto::message::{Disk, Failure};
 
@@ -11,6 +11,12 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 const BLOCK: &str = "/sys/block";
 
+/// The driver of the disks.
+const DRIVER: &str = "/sys/bus/virtio/drivers/virtio_blk";
+
+/// What disks are counted in, in bytes.
+const SECTOR: u64 = 512;
+
 /// Most disks: `vda` to `vdz`.
 const LETTERS: u8 = 26;
 
@@ -20,7 +26,41 @@ pub(super) async fn find(disk: &Disk) -> Result<String, Failure> {
     let name = found.map_err(|e| failure::system("cannot list the guest's disks", e))?.ok_or_else(|| {
         failure::not_found(format!("no disk `{}` (position {})", disk.serial, disk.position))
     })?;
+    let name = if disk.bytes == 0 { name } else { look_again(disk, name).await? };
     Ok(format!("/dev/{name}"))
+}
+
+/// Has the kernel see that a disk has another image than before.
+async fn look_again(disk: &Disk, name: String) -> Result<String, Failure> {
+    let sectors = disk.bytes.div_ceil(SECTOR);
+    if size(&name) == Some(sectors) {
+        return Ok(name);
+    }
+    let failed = |e| failure::system(format!("cannot look at disk `{}` again", disk.serial), e);
+    // Without serials the monitor tells the kernel itself, and cannot have its device found anew.
+    if present().map_err(failed)?.iter().any(|(_, serial)| !serial.is_empty()) {
+        find_anew(&name).map_err(failed)?;
+    }
+    let changed = uevent::wait_for(LIMIT, || {
+        Ok(choose(disk, &present()?).filter(|name| size(name) == Some(sectors)))
+    });
+    changed.await.map_err(failed)?.ok_or_else(|| {
+        let bytes = disk.bytes;
+        failure::not_found(format!("disk `{}` has not become one of {bytes} bytes", disk.serial))
+    })
+}
+
+/// In sectors.
+fn size(name: &str) -> Option<u64> {
+    fs::read_to_string(format!("{BLOCK}/{name}/size")).ok()?.trim().parse().ok()
+}
+
+/// Takes a disk from its driver and gives it back.
+fn find_anew(name: &str) -> io::Result<()> {
+    let device = fs::read_link(format!("{BLOCK}/{name}/device"))?;
+    let device = device.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidData)?;
+    fs::write(Path::new(DRIVER).join("unbind"), device)?;
+    fs::write(Path::new(DRIVER).join("bind"), device)
 }
 
 /// Name and serial of the virtio disks.
@@ -58,7 +98,7 @@ mod tests {
     }
 
     fn disk(position: u8) -> Disk {
-        Disk { serial: "scratch".into(), position }
+        Disk { serial: "scratch".into(), position, bytes: 0 }
     }
 
     #[test]

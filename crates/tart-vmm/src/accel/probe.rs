@@ -49,6 +49,7 @@ pub(super) async fn boot(
         disks: Vec::new(),
         nic: None,
         boot_limit: probe.limit,
+        origin: crate::Origin::Boot,
     };
     let start = Instant::now();
     let machine = match driver.start(&spec).await {

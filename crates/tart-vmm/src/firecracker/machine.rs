@@ -150,6 +150,14 @@ impl Machine for FirecrackerMachine {
         Ok(self.vsock.connect().await.map_err(|e| VmmError::system(what(), e))?.into())
     }
 
+    async fn save(&self) -> Result<crate::Snapshot, VmmError> {
+        todo!()
+    }
+
+    async fn insert_disk(&self, _serial: &str, _image: &Path) -> Result<(), VmmError> {
+        todo!()
+    }
+
     async fn wait(&self) -> MachineExit {
         self.process.wait().await
     }

@@ -1,6 +1,8 @@
 //! What Firecracker is asked for before it starts a machine. Pure; the order and the fields are those of its API
 //! (microvm.md 1.2).
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 use super::version::Features;
@@ -8,6 +10,9 @@ use crate::{MachineSpec, VmmError};
 
 /// Name of the vsock socket in the machine's directory, which is Firecracker's working directory.
 pub(super) const VSOCK: &str = "agent.vsock";
+
+/// Name of the image of disks without one, in the same place.
+pub(super) const EMPTY_DISK: &str = "empty.disk";
 
 /// Guest's address on its vsock; the same for all, since no other machine is on it.
 const GUEST_CID: u32 = 3;
@@ -103,7 +108,7 @@ pub(super) fn before_start(
     if let Some(config) = &tuning.cpu_config {
         requests.push(Request::put("/cpu-config", config.clone()));
     }
-    let path = |path: &std::path::Path| {
+    let path = |path: &Path| {
         path.to_str()
             .map(str::to_owned)
             .ok_or_else(|| refuse(format!("the path {} is not UTF-8", path.display())))
@@ -122,7 +127,7 @@ pub(super) fn before_start(
         let mut body = json!({
             "drive_id": id,
             "is_root_device": false,
-            "path_on_host": path(&disk.path)?,
+            "path_on_host": path(disk.path.as_deref().unwrap_or(Path::new(EMPTY_DISK)))?,
             "is_read_only": disk.read_only,
             // Disks of jobs are thrown away: nothing has to survive a crash of the host.
             "cache_type": "Unsafe",

@@ -1,10 +1,10 @@
 //! QEMU's arguments. Pure; checked with QEMU 7.2.
 
-use std::{ffi::OsString, os::fd::RawFd};
+use std::{ffi::OsString, os::fd::RawFd, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::{Acceleration, DiskSpec, MachineSpec, VmmError};
+use crate::{Acceleration, DiskSpec, MachineSpec, Origin, VmmError};
 
 /// Name of the agent's port in the guest.
 pub(crate) const AGENT_PORT: &str = "tart.agent";
@@ -23,6 +23,8 @@ pub(crate) struct Inherited {
     pub(crate) agent: RawFd,
     /// The network device's host end.
     pub(crate) nic: Option<RawFd>,
+    /// The file of the guest's memory, if it has one.
+    pub(crate) memory: Option<RawFd>,
 }
 
 /// All arguments, without the program.
@@ -40,8 +42,9 @@ pub(crate) fn arguments(
     // The machine's end is the guest's reset.
     args.flag("-no-reboot");
     args.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-    machine(&mut args, acceleration);
+    machine(&mut args, acceleration, fds.memory.is_some());
     args.option("-m", format!("{}M", spec.memory_mib()));
+    memory(&mut args, spec, fds.memory);
     args.option("-smp", spec.vcpus.to_string());
     args.option("-kernel", &spec.kernel);
     args.option("-initrd", &spec.initrd);
@@ -57,7 +60,8 @@ pub(crate) fn arguments(
     args.option("-device", "virtio-rng-device,rng=rng");
     for (position, disk) in spec.disks.iter().enumerate() {
         args.option("-blockdev", blockdev(position, disk, &spec.id)?.to_string());
-        args.option("-device", format!("virtio-blk-device,drive=disk{position},serial={}", disk.serial));
+        let (node, device) = (node(position), device(position));
+        args.option("-device", format!("virtio-blk-device,id={device},drive={node},serial={}", disk.serial));
     }
     if let (Some(nic), Some(fd)) = (&spec.nic, fds.nic) {
         args.option("-netdev", netdev(&nic.link, fd));
@@ -66,11 +70,28 @@ pub(crate) fn arguments(
     Ok(args.0)
 }
 
-fn machine(args: &mut Arguments, acceleration: Acceleration) {
+/// The file of the guest's memory: a template's is written to, and those that go on from it map it privately.
+fn memory(args: &mut Arguments, spec: &MachineSpec, file: Option<RawFd>) {
+    let Some(file) = file else { return };
+    let from_snapshot = matches!(spec.origin, Origin::Snapshot(_));
+    let share = if from_snapshot { "off" } else { "on" };
+    let size = spec.memory_mib();
+    args.option(
+        "-object",
+        format!("memory-backend-file,id=ram,size={size}M,mem-path=/proc/self/fd/{file},share={share}"),
+    );
+    if from_snapshot {
+        args.option("-incoming", "defer");
+    }
+}
+
+fn machine(args: &mut Arguments, acceleration: Acceleration, memory_file: bool) {
     // Devices are described by ACPI: distribution kernels do not read them from the command line. Without a memory
     // image in core dumps, and without searching for equal pages, which would let guests learn of each other.
-    let common =
-        "microvm,acpi=on,rtc=on,x-option-roms=off,auto-kernel-cmdline=off,dump-guest-core=off,mem-merge=off";
+    let backend = if memory_file { ",memory-backend=ram" } else { "" };
+    let common = format!(
+        "microvm,acpi=on,rtc=on,x-option-roms=off,auto-kernel-cmdline=off,dump-guest-core=off,mem-merge=off{backend}"
+    );
     match acceleration {
         Acceleration::Kvm => {
             args.option("-machine", format!("{common},pit=off,pic=off"));
@@ -88,23 +109,52 @@ fn machine(args: &mut Arguments, acceleration: Acceleration) {
     args.option("-global", "virtio-mmio.force-legacy=false");
 }
 
-/// Job disks are thrown away, so a guest's flush has nothing to protect; deleted blocks are given back to the host.
+/// Size of a disk without an image, in bytes. No image has it, so the guest sees by the size which one it has.
+const EMPTY: u64 = 4096;
+
+/// The block node of the disk in a position.
+fn node(position: usize) -> String {
+    format!("disk{position}")
+}
+
+/// The name of the device of the disk in a position.
+pub(super) fn device(position: usize) -> String {
+    format!("blk{position}")
+}
+
+/// The options of a disk's block node.
 fn blockdev(position: usize, disk: &DiskSpec, id: &str) -> Result<Value, VmmError> {
-    let path = disk.path.to_str().ok_or_else(|| VmmError::Spec {
+    match &disk.path {
+        Some(path) => image(&node(position), path, disk, id),
+        None => Ok(json!({
+            "driver": "null-co",
+            "node-name": node(position),
+            "size": EMPTY,
+            "read-zeroes": true,
+            "read-only": disk.read_only,
+        })),
+    }
+}
+
+/// The options of an image's block node. Job disks are thrown away, so a guest's flush has nothing to protect; deleted
+/// blocks are given back to the host.
+pub(super) fn image(node: &str, path: &Path, disk: &DiskSpec, id: &str) -> Result<Value, VmmError> {
+    let path = path.to_str().ok_or_else(|| VmmError::Spec {
         id: id.to_owned(),
         reason: format!("the path of disk `{}` is not UTF-8", disk.serial),
     })?;
+    let discard = if disk.read_only { "ignore" } else { "unmap" };
     Ok(json!({
         "driver": "raw",
-        "node-name": format!("disk{position}"),
+        "node-name": node,
         "read-only": disk.read_only,
-        "discard": if disk.read_only { "ignore" } else { "unmap" },
+        "discard": discard,
         "cache": { "no-flush": !disk.read_only },
         "file": {
             "driver": "file",
             "filename": path,
             "read-only": disk.read_only,
-            "discard": if disk.read_only { "ignore" } else { "unmap" },
+            "discard": discard,
             "aio": "threads",
             "cache": { "no-flush": !disk.read_only },
         },

@@ -1,13 +1,14 @@
 //! A running QEMU.
 
 use std::{
+    fs::File,
     io,
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::net::{UnixListener, UnixStream as StdUnixStream},
     },
-    path::PathBuf,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,15 +24,19 @@ use tokio::{
 use super::{
     QemuDriver,
     args::{self, Inherited},
+    migration,
     qmp::{Qmp, QmpError},
 };
 use crate::{
-    AgentStream, ExitKind, Machine, MachineExit, MachineSpec, ProcessStatus, VmmError, process::Launch,
-    run_dir, supervised::Supervised,
+    AgentStream, DiskSpec, ExitKind, Machine, MachineExit, MachineSpec, Origin, ProcessStatus, Snapshot,
+    VmmError, process::Launch, run_dir, snapshot::Unsealed, supervised::Supervised,
 };
 
 /// The agent's socket in the machine's directory.
 const AGENT_SOCKET: &str = "agent.sock";
+
+/// The socket there that a machine is saved through.
+const STATE_SOCKET: &str = "state.sock";
 
 /// How long QEMU may take to start. Much less is usual, but the host may be busy.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -46,6 +51,9 @@ pub(super) struct QemuMachine {
     /// [`MachineSpec::run_dir`]; sockets are found by it, however long its path is.
     dir: OwnedFd,
     qmp: Qmp<OwnedWriteHalf>,
+    disks: Vec<DiskSpec>,
+    /// Where a template is saved.
+    unsealed: Mutex<Option<Unsealed>>,
 }
 
 /// Starts QEMU and waits until it runs the guest.
@@ -58,8 +66,8 @@ pub(super) async fn start(
     let dir =
         rustix::fs::open(&spec.run_dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| VmmError::system(what("open the directory"), e))?;
-    let agent =
-        UnixListener::bind(socket_path(&dir)).map_err(|e| VmmError::system(what("make the socket"), e))?;
+    let agent = UnixListener::bind(path_in(&dir, AGENT_SOCKET))
+        .map_err(|e| VmmError::system(what("make the socket"), e))?;
     let pair = || StdUnixStream::pair().map_err(|e| VmmError::system(what("make a socket pair"), e));
     let ((qmp, qmp_far), (console, console_far)) = (pair()?, pair()?);
     let nic = spec.nic.as_ref().map(|nic| match &nic.link {
@@ -70,16 +78,19 @@ pub(super) async fn start(
         }
     });
     let nic = nic.transpose()?;
+    let saved = Saved::of(spec)?;
     let inherited = Inherited {
         qmp: qmp_far.as_raw_fd(),
         console: console_far.as_raw_fd(),
         agent: agent.as_raw_fd(),
         nic: nic.as_ref().map(|fd| fd.as_raw_fd()),
+        memory: saved.memory.as_ref().map(|fd| fd.as_raw_fd()),
     };
     let args = args::arguments(spec, driver.acceleration, line, inherited)?;
     let mut inherit: Vec<Arc<OwnedFd>> =
         [qmp_far.into(), console_far.into(), agent.into()].into_iter().map(Arc::new).collect();
     inherit.extend(nic);
+    inherit.extend(saved.memory.iter().chain(&saved.state).cloned());
     let launch = Launch {
         program: driver.binary.clone(),
         args,
@@ -103,9 +114,14 @@ pub(super) async fn start(
     qmp.set_nonblocking(true).map_err(connection)?;
     let (reader, writer) = UnixStream::from_std(qmp).map_err(connection)?.into_split();
     let limit = START_LIMIT.min(spec.boot_limit);
+    let state = saved.state.as_ref().map(|fd| fd.as_raw_fd());
     let failure = match Qmp::start(reader, writer, limit).await {
-        Ok(qmp) => match qmp.execute("query-status", json!({}), limit).await {
-            Ok(_) => return Ok(QemuMachine { id: spec.id.clone(), process, dir, qmp }),
+        Ok(qmp) => match migration::begin(&qmp, state, limit).await {
+            Ok(()) => {
+                let (id, disks) = (spec.id.clone(), spec.disks.clone());
+                let unsealed = Mutex::new(saved.unsealed);
+                return Ok(QemuMachine { id, process, dir, qmp, disks, unsealed });
+            }
             Err(error) => error,
         },
         Err(error) => error,
@@ -121,6 +137,35 @@ pub(super) async fn start(
     Err(VmmError::Control { id: spec.id.clone(), problem })
 }
 
+/// The files of a machine that is saved, or goes on from one that was.
+#[derive(Default)]
+struct Saved {
+    memory: Option<Arc<OwnedFd>>,
+    state: Option<Arc<OwnedFd>>,
+    unsealed: Option<Unsealed>,
+}
+
+impl Saved {
+    fn of(spec: &MachineSpec) -> Result<Self, VmmError> {
+        match &spec.origin {
+            Origin::Boot => Ok(Self::default()),
+            Origin::Template => {
+                let unsealed = Unsealed::create(spec.memory_mib() << 20)?;
+                Ok(Self {
+                    memory: Some(unsealed.memory.clone()),
+                    unsealed: Some(unsealed),
+                    ..Self::default()
+                })
+            }
+            Origin::Snapshot(snapshot) => {
+                let state = snapshot.state().map_err(|e| VmmError::system("open a saved machine", e))?;
+                let (memory, state) = (Some(snapshot.memory()), Some(Arc::new(state)));
+                Ok(Self { memory, state, unsealed: None })
+            }
+        }
+    }
+}
+
 fn kind(status: ProcessStatus, killed: bool) -> ExitKind {
     match status {
         _ if killed => ExitKind::Killed,
@@ -130,9 +175,15 @@ fn kind(status: ProcessStatus, killed: bool) -> ExitKind {
     }
 }
 
-/// A path to the agent's socket that always fits a socket address.
-fn socket_path(dir: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{AGENT_SOCKET}", dir.as_raw_fd()))
+/// A path to a socket that always fits a socket address.
+fn path_in(dir: &OwnedFd, socket: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{socket}", dir.as_raw_fd()))
+}
+
+impl QemuMachine {
+    fn control(&self, problem: impl ToString) -> VmmError {
+        VmmError::Control { id: self.id.clone(), problem: problem.to_string() }
+    }
 }
 
 #[async_trait]
@@ -146,9 +197,43 @@ impl Machine for QemuMachine {
     }
 
     async fn connect_agent(&self) -> Result<AgentStream, VmmError> {
-        let connected = UnixStream::connect(socket_path(&self.dir)).await;
+        let connected = UnixStream::connect(path_in(&self.dir, AGENT_SOCKET)).await;
         let what = || format!("connect to the agent of virtual machine `{}`", self.id);
         Ok(connected.map_err(|e| VmmError::system(what(), e))?.into())
+    }
+
+    async fn save(&self) -> Result<Snapshot, VmmError> {
+        let unsealed = self.unsealed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(unsealed) = unsealed else {
+            return Err(self.control("was not started to be saved"));
+        };
+        let saved = async {
+            let listener = UnixListener::bind(path_in(&self.dir, STATE_SOCKET))?;
+            listener.set_nonblocking(true)?;
+            let state = File::from(unsealed.state.try_clone()?);
+            let listener = tokio::net::UnixListener::from_std(listener)?;
+            Ok(migration::save(&self.qmp, STATE_SOCKET, listener, state).await)
+        };
+        let saved: io::Result<_> = saved.await;
+        // Its end also unmaps the memory, which seals need.
+        self.kill().await;
+        saved
+            .map_err(|e| VmmError::system("make files for the state of a machine", e))?
+            .map_err(|error| self.control(error))?;
+        unsealed.seal()
+    }
+
+    async fn insert_disk(&self, serial: &str, image: &Path) -> Result<(), VmmError> {
+        let slot =
+            self.disks.iter().enumerate().find(|(_, disk)| disk.serial == serial && disk.path.is_none());
+        let Some((position, disk)) = slot else {
+            return Err(self.control(format!("has no empty disk `{serial}`")));
+        };
+        let node = format!("image{position}");
+        let image = args::image(&node, image, disk, &self.id)?;
+        migration::insert(&self.qmp, &args::device(position), &node, image)
+            .await
+            .map_err(|error| self.control(error))
     }
 
     async fn wait(&self) -> MachineExit {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -72,6 +72,7 @@ pub(crate) struct Qmp<W> {
     writer: tokio::sync::Mutex<W>,
     pending: Pending,
     next_id: AtomicU64,
+    migration: watch::Receiver<String>,
     reader: JoinHandle<()>,
 }
 
@@ -88,9 +89,10 @@ impl<W: AsyncWrite + Unpin> Qmp<W> {
             other => return Err(QmpError::Protocol(format!("it greeted with {other:?}"))),
         }
         let pending = Pending::default();
-        let reader = tokio::spawn(read(lines, pending.clone()));
-        let qmp =
-            Self { writer: tokio::sync::Mutex::new(writer), pending, next_id: AtomicU64::new(1), reader };
+        let (changed, migration) = watch::channel(String::new());
+        let reader = tokio::spawn(read(lines, pending.clone(), changed));
+        let writer = tokio::sync::Mutex::new(writer);
+        let qmp = Self { writer, pending, next_id: AtomicU64::new(1), migration, reader };
         qmp.execute("qmp_capabilities", json!({}), limit).await?;
         Ok(qmp)
     }
@@ -124,6 +126,18 @@ impl<W: AsyncWrite + Unpin> Qmp<W> {
             Err(_) => Err(QmpError::Timeout { command, limit }),
         }
     }
+
+    /// Waits until a migration that was asked for, with its events on, is over; how it ended.
+    pub(crate) async fn migrated(&self, limit: Duration) -> Result<String, QmpError> {
+        let mut migration = self.migration.clone();
+        let over =
+            migration.wait_for(|status| matches!(status.as_str(), "completed" | "failed" | "cancelled"));
+        match timeout(limit, over).await {
+            Ok(Ok(status)) => Ok(status.clone()),
+            Ok(Err(_)) => Err(QmpError::Closed),
+            Err(_) => Err(QmpError::Timeout { command: "migrate".to_owned(), limit }),
+        }
+    }
 }
 
 impl<W> Drop for Qmp<W> {
@@ -133,13 +147,18 @@ impl<W> Drop for Qmp<W> {
 }
 
 /// Hands answers to whoever waits for them, until the connection ends or breaks the protocol.
-async fn read(mut lines: impl AsyncBufRead + Unpin, pending: Pending) {
+async fn read(mut lines: impl AsyncBufRead + Unpin, pending: Pending, migration: watch::Sender<String>) {
     loop {
         let (id, answer) = match next(&mut lines).await {
             Ok(Message::Return { value, id }) => (id, Ok(value)),
             Ok(Message::Error { error, id }) => (id, Err(error.desc)),
             Ok(Message::Event { event, data }) => {
                 tracing::debug!(event, %data, "event of a virtual machine");
+                if event == "MIGRATION"
+                    && let Some(status) = data.get("status").and_then(Value::as_str)
+                {
+                    migration.send_replace(status.to_owned());
+                }
                 continue;
             }
             Ok(Message::Greeting { .. }) => continue,

@@ -18,7 +18,7 @@ fn only_mount(step: &MountStep) -> MountPlan {
 
 fn disk(fstype: &str, read_only: bool, options: &str) -> MountStep {
     MountStep::Disk {
-        disk: Disk { serial: "x".into(), position: 0 },
+        disk: Disk { serial: "x".into(), position: 0, bytes: 0 },
         target: "/run/tart/x".into(),
         fstype: fstype.into(),
         read_only,

@@ -7,7 +7,7 @@ use crate::{DiskSpec, firecracker::version::Version};
 
 fn spec() -> MachineSpec {
     let disk = |name: &str, read_only| DiskSpec {
-        path: format!("/d/{name}").into(),
+        path: Some(format!("/d/{name}").into()),
         read_only,
         serial: name.into(),
     };
@@ -28,6 +28,7 @@ fn spec() -> MachineSpec {
             },
         }),
         boot_limit: Duration::from_secs(1),
+        origin: crate::Origin::Boot,
     }
 }
 

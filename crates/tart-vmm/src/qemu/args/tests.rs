@@ -6,7 +6,7 @@ use super::*;
 
 fn spec() -> MachineSpec {
     let disk = |name: &str, read_only| DiskSpec {
-        path: format!("/var/lib/tart/{name}, with comma").into(),
+        path: Some(format!("/var/lib/tart/{name}, with comma").into()),
         read_only,
         serial: name.into(),
     };
@@ -21,10 +21,11 @@ fn spec() -> MachineSpec {
         disks: vec![disk("helper", true), disk("scratch", false)],
         nic: None,
         boot_limit: Duration::from_secs(120),
+        origin: crate::Origin::Boot,
     }
 }
 
-const FDS: Inherited = Inherited { qmp: 11, console: 12, agent: 13, nic: Some(14) };
+const FDS: Inherited = Inherited { qmp: 11, console: 12, agent: 13, nic: Some(14), memory: None };
 
 fn shown(spec: &MachineSpec, acceleration: Acceleration) -> String {
     let args = arguments(spec, acceleration, "console=ttyS0 quiet", FDS).unwrap();
@@ -65,9 +66,9 @@ fn an_emulated_machine_has_what_its_specification_says() {
     -object rng-builtin,id=rng
     -device virtio-rng-device,rng=rng
     -blockdev {"cache":{"no-flush":false},"discard":"ignore","driver":"raw","file":{"aio":"threads","cache":{"no-flush":false},"discard":"ignore","driver":"file","filename":"/var/lib/tart/helper, with comma","read-only":true},"node-name":"disk0","read-only":true}
-    -device virtio-blk-device,drive=disk0,serial=helper
+    -device virtio-blk-device,id=blk0,drive=disk0,serial=helper
     -blockdev {"cache":{"no-flush":true},"discard":"unmap","driver":"raw","file":{"aio":"threads","cache":{"no-flush":true},"discard":"unmap","driver":"file","filename":"/var/lib/tart/scratch, with comma","read-only":false},"node-name":"disk1","read-only":false}
-    -device virtio-blk-device,drive=disk1,serial=scratch
+    -device virtio-blk-device,id=blk1,drive=disk1,serial=scratch
     "#);
 }
 
@@ -110,7 +111,7 @@ fn specifications_that_break_a_rule_are_refused() {
     insta::assert_snapshot!(refused(MachineSpec { id: "a,b".into(), ..spec() }), @"machine `a,b` cannot be started: `a,b` is no machine name of at most 40 lower case letters, digits and hyphens");
     insta::assert_snapshot!(refused(MachineSpec { vcpus: 0, ..spec() }), @"machine `job-42` cannot be started: it has no processor");
     insta::assert_snapshot!(refused(MachineSpec { memory_bytes: 1000, ..spec() }), @"machine `job-42` cannot be started: 1000 bytes of memory are less than the 96 MiB that a guest needs");
-    let disk = DiskSpec { serial: "a,b".into(), path: "/x".into(), read_only: true };
+    let disk = DiskSpec { serial: "a,b".into(), path: Some("/x".into()), read_only: true };
     insta::assert_snapshot!(refused(MachineSpec { disks: vec![disk], ..spec() }), @"machine `job-42` cannot be started: `a,b` is no disk serial of at most 20 letters, digits, - and _");
     assert!(spec().check().is_ok());
 }
