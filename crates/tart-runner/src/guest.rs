@@ -3,26 +3,29 @@
 mod death;
 mod layout;
 mod services;
+mod start;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_trait::async_trait;
 use tart_assets::{AssetError, ImageDisk, Scratch};
 use tart_guest::{Guest, GuestError, Listener, Relay};
 use tart_job::dirs::JobDirs;
-use tart_net::{Allowed, AttachRequest, Attachment, Egress, NetError, RelayTargets, Rule, Usage};
+use tart_net::{Allowed, AttachRequest, Attachment, Egress, NetError, Rule, Usage};
 use tart_proto::message::{Configure, Hello, MountStep, Root};
-use tart_vmm::{DiskSpec, Machine, MachineDir, MachineSpec, VmmError, await_boot};
+use tart_vmm::{DiskSpec, Machine, MachineDir, MachineSpec, Origin, VmmError};
 use tokio::time::Instant;
 
 use crate::HostSetup;
 use death::explain;
 pub(crate) use death::killed_for_memory;
-use layout::Layout;
+pub(crate) use layout::template_disks;
+use layout::{Layout, after_template, fill, template_mounts};
 pub(crate) use services::{ServiceGuest, address_of};
+use start::{HostRelay, Started, start};
+pub(crate) use start::{Start, save_template};
 
 /// Bytes of the host's randomness that a guest starts with.
 const ENTROPY: usize = 64;
@@ -85,6 +88,8 @@ pub(crate) struct JobGuest {
     dir: MachineDir,
     /// What its agent said of it.
     pub(crate) hello: Hello,
+    /// How it came to be.
+    pub(crate) start: Start,
     /// From the start of the monitor until the agent was ready.
     pub(crate) spawn_to_ready: Duration,
     /// When the agent was ready.
@@ -114,31 +119,22 @@ impl JobGuest {
         let spec = MachineSpec {
             id: request.id.clone(),
             run_dir: dir.path().to_owned(),
-            kernel: setup.boot.kernel.clone(),
-            initrd: setup.boot.initrd.clone(),
-            extra_kernel_args: words(config.kernel_args.as_deref()),
-            vcpus: config.vcpus,
-            memory_bytes: config.memory.bytes(),
             disks: layout.disks().into_iter().map(disk).collect(),
             nic: attachment.guest().nic.clone(),
-            boot_limit: config.boot_timeout,
-            origin: tart_vmm::Origin::Boot,
+            ..setup.machine()
         };
-        let start = Instant::now();
-        let machine = setup.driver.start(&spec).await?;
         let relay: Arc<dyn Relay> = Arc::new(HostRelay(attachment.relay()));
-        let connect = async {
-            let stream = machine.connect_agent().await.map_err(|error| error.to_string())?;
-            // The limit is the boot's; its error also shows the console.
-            Guest::connect(stream, relay, config.boot_timeout.saturating_mul(2))
-                .await
-                .map_err(|error| error.to_string())
-        };
-        let (guest, hello) = await_boot(&*machine, config.boot_timeout, connect).await?;
+        let (started, start) = start_or_restore(setup, spec, relay).await?;
+        let Started { guest, machine, hello, took } = started;
         let ready = Instant::now();
-        let spawn_to_ready = ready - start;
         let configure = configuration(&request.hostname)?;
-        let steps = layout.mounts(&request.dirs, &request.cache_root, &request.volumes);
+        let mut steps = layout.mounts(&request.dirs, &request.cache_root, &request.volumes);
+        if start == Start::Restored {
+            let disks = layout.disks();
+            let bytes =
+                |serial: &str| disks.iter().find(|disk| disk.serial == serial).map_or(0, |disk| disk.bytes());
+            steps = after_template(steps, &template_mounts(&setup.boot.helper), bytes);
+        }
         let set_up = set_up(&guest, configure, &steps, request, &*attachment);
         let listeners = match tokio::time::timeout(SET_UP_LIMIT, set_up).await {
             Ok(Ok(listeners)) => listeners,
@@ -159,7 +155,8 @@ impl JobGuest {
             scratch,
             dir,
             hello,
-            spawn_to_ready,
+            start,
+            spawn_to_ready: took,
             ready,
         })
     }
@@ -197,6 +194,21 @@ impl JobGuest {
         let _gone = tokio::task::spawn_blocking(move || drop((scratch, dir))).await;
         (used, usage)
     }
+}
+
+/// Goes on from the snapshot if there is one for such a machine, or else boots.
+async fn start_or_restore(
+    setup: &HostSetup,
+    spec: MachineSpec,
+    relay: Arc<dyn Relay>,
+) -> Result<(Started, Start), VmmError> {
+    let disks = fill(template_disks(&setup.boot.helper), spec.disks.clone());
+    if let (Some(snapshot), Some(disks)) = (&setup.snapshot, disks) {
+        let origin = Origin::Snapshot(snapshot.clone());
+        let spec = MachineSpec { disks, origin, ..spec };
+        return Ok((start(&*setup.driver, &spec, relay).await?, Start::Restored));
+    }
+    Ok((start(&*setup.driver, &spec, relay).await?, Start::Booted))
 }
 
 /// Why a guest could not be set up.
@@ -266,22 +278,8 @@ fn extra_host(entry: &str) -> Option<(String, IpAddr)> {
     Some((name.trim().to_owned(), address.parse().ok()?))
 }
 
-fn words(text: Option<&str>) -> Vec<String> {
-    text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
-}
-
 fn disk(disk: layout::PlannedDisk) -> DiskSpec {
     DiskSpec { read_only: disk.is_read_only(), path: Some(disk.path), serial: disk.serial }
-}
-
-/// Hands forwarded connections on to the network.
-struct HostRelay(Arc<dyn RelayTargets>);
-
-#[async_trait]
-impl Relay for HostRelay {
-    async fn serve(&self, forward: u32, stream: tart_proto::Stream) {
-        self.0.serve(forward, stream).await;
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the jobs of a runner share on this host: the machine driver, the network, what guests boot from.
 
 mod network;
+mod template;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,8 +17,8 @@ use tart_images::{ImageError, ImageSettings, Images};
 use tart_net::{Egress, NetError, Network};
 use tart_registry::{RegistryError, RegistrySettings};
 use tart_vmm::{
-    Accel, AgentStream, Choice, Driver, FirecrackerDriver, FirecrackerOptions, PROBE_LIMIT, Probe,
-    QemuDriver, QemuOptions, RunDir, VmmError, choose,
+    Accel, AgentStream, Choice, Driver, FirecrackerDriver, FirecrackerOptions, MachineSpec, Origin,
+    PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir, Snapshot, VmmError, choose,
 };
 
 /// Name of the file with the result of the KVM probe, in the state directory.
@@ -73,6 +74,8 @@ pub struct HostSetup {
     pub(crate) boot: BootAssets,
     pub(crate) run_dir: RunDir,
     pub(crate) config: MicroVm,
+    /// What guests go on from.
+    pub(crate) snapshot: Option<Snapshot>,
     choice: Choice,
     notes: Vec<String>,
 }
@@ -98,7 +101,7 @@ impl HostSetup {
     /// What is missing on this host, and what to do.
     pub async fn prepare(config: &MicroVm, options: PrepareOptions) -> Result<Self, HostError> {
         let run_dir = RunDir::create(&run_root(config))?;
-        let wanted = config.clone();
+        let (wanted, progress) = (config.clone(), options.progress.clone());
         let assets = tokio::task::spawn_blocking(move || assets(&wanted, options));
         let (store, mut boot) = assets.await.map_err(|_| HostError::Interrupted)??;
         let (driver, choice): (Arc<dyn Driver>, Choice) = match firecracker_program(config) {
@@ -116,7 +119,7 @@ impl HostSetup {
         let egress = network::egress(&config.network)?;
         let named_taps = driver.capabilities().named_taps;
         let (network, notes) = network::choose(&config.network, &egress, named_taps).await?;
-        Ok(Self {
+        let mut setup = Self {
             driver,
             network,
             egress,
@@ -124,9 +127,36 @@ impl HostSetup {
             boot,
             run_dir,
             config: config.clone(),
+            snapshot: None,
             choice,
             notes,
-        })
+        };
+        if config.snapshots && setup.driver.capabilities().snapshots {
+            let begins = || progress.step("saving a booted guest for jobs to start from");
+            match template::prepare(&setup, begins).await {
+                Ok(snapshot) => setup.snapshot = Some(snapshot),
+                Err(error) => setup.notes.push(format!("guests boot, since none can be saved: {error}")),
+            }
+        }
+        Ok(setup)
+    }
+
+    /// A machine of this host's jobs, without a name, disks and network.
+    pub(crate) fn machine(&self) -> MachineSpec {
+        let (boot, config) = (&self.boot, &self.config);
+        MachineSpec {
+            id: String::new(),
+            run_dir: PathBuf::new(),
+            kernel: boot.kernel.clone(),
+            initrd: boot.initrd.clone(),
+            extra_kernel_args: words(config.kernel_args.as_deref()),
+            vcpus: config.vcpus,
+            memory_bytes: config.memory.bytes(),
+            disks: Vec::new(),
+            nic: None,
+            boot_limit: config.boot_timeout,
+            origin: Origin::Boot,
+        }
     }
 
     /// Lines for `tart doctor` and the start of a runner.
@@ -138,6 +168,12 @@ impl HostSetup {
             format!("guest kernel: {}", self.boot.release),
             format!("network: {}", self.network.describe()),
             format!("assets: {}", self.images.store().root().display()),
+            match &self.snapshot {
+                Some(snapshot) => {
+                    format!("start: from a snapshot that takes {} MiB", snapshot.resident_bytes() >> 20)
+                }
+                None => "start: guests boot".to_owned(),
+            },
         ];
         lines.extend(self.notes.iter().cloned());
         lines
@@ -149,6 +185,10 @@ impl HostSetup {
         let image = tokio::task::spawn_blocking(move || store.image(&path));
         Ok(image.await.map_err(|_| HostError::Interrupted)??)
     }
+}
+
+fn words(text: Option<&str>) -> Vec<String> {
+    text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
 /// Where Docker has the certificates of registries.

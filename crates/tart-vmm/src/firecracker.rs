@@ -83,6 +83,10 @@ impl Driver for FirecrackerDriver {
         format!("Firecracker {} ({}), with KVM", self.version, self.binary.display())
     }
 
+    fn program(&self) -> &std::path::Path {
+        &self.binary
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities { hardware_acceleration: true, named_taps: true, ..Capabilities::default() }
     }

@@ -24,6 +24,9 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// What it runs machines with, for people.
     fn describe(&self) -> String;
 
+    /// The monitor's program.
+    fn program(&self) -> &Path;
+
     /// What it can do beyond starting machines.
     fn capabilities(&self) -> Capabilities;
 

@@ -58,12 +58,6 @@ impl QemuDriver {
             Launcher::start().map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
         Ok(Self { binary, version, acceleration: options.acceleration, tsc_khz, launcher })
     }
-
-    /// The program.
-    #[must_use]
-    pub fn binary(&self) -> &Path {
-        &self.binary
-    }
 }
 
 #[async_trait]
@@ -74,6 +68,10 @@ impl Driver for QemuDriver {
 
     fn describe(&self) -> String {
         format!("QEMU {} ({}), {}", self.version, self.binary.display(), self.acceleration)
+    }
+
+    fn program(&self) -> &Path {
+        &self.binary
     }
 
     fn capabilities(&self) -> Capabilities {

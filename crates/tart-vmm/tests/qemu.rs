@@ -305,12 +305,10 @@ async fn machines_go_on_from_one_that_was_saved() {
     let (one_dir, two_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let in_dir = |dir: &tempfile::TempDir| MachineSpec { run_dir: dir.path().to_owned(), ..f.spec.clone() };
     let (one, two) = (in_dir(&one_dir), in_dir(&two_dir));
-    let start = std::time::Instant::now();
     let (one, two) = tokio::join!(f.driver.start(&one), f.driver.start(&two));
     for machine in [one.unwrap(), two.unwrap()] {
         let stream = machine.connect_agent().await.unwrap();
         let hello = await_boot(&*machine, LIMIT, hello(stream)).await.unwrap();
-        eprintln!("{:?}", start.elapsed());
         assert_eq!(hello.kernel, first.kernel);
         machine.insert_disk("image", &image).await.unwrap();
         let error = machine.insert_disk("other", &image).await.unwrap_err();

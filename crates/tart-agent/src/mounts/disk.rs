@@ -41,9 +41,8 @@ async fn look_again(disk: &Disk, name: String) -> Result<String, Failure> {
     if present().map_err(failed)?.iter().any(|(_, serial)| !serial.is_empty()) {
         find_anew(&name).map_err(failed)?;
     }
-    let changed = uevent::wait_for(LIMIT, || {
-        Ok(choose(disk, &present()?).filter(|name| size(name) == Some(sectors)))
-    });
+    let changed =
+        uevent::wait_for(LIMIT, || Ok(choose(disk, &present()?).filter(|name| size(name) == Some(sectors))));
     changed.await.map_err(failed)?.ok_or_else(|| {
         let bytes = disk.bytes;
         failure::not_found(format!("disk `{}` has not become one of {bytes} bytes", disk.serial))

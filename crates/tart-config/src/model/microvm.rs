@@ -49,6 +49,8 @@ pub struct MicroVm {
     /// How long the VM may take until its agent answers.
     #[serde(with = "wire::go_duration")]
     pub boot_timeout: Duration,
+    /// Whether guests go on from a snapshot of a booted one, where the driver can.
+    pub snapshots: bool,
     /// Where disks and sockets of running VMs are; [`crate::default_state_dir`] without it.
     pub state_dir: Option<PathBuf>,
     /// Where the installed kernel and disks are.
@@ -78,6 +80,7 @@ impl Default for MicroVm {
             memory_max: None,
             disk_max: None,
             boot_timeout: Duration::from_secs(120),
+            snapshots: true,
             state_dir: None,
             assets_dir: None,
             network: Network::default(),

@@ -91,6 +91,12 @@ pub(super) static SECTIONS: &[Section] = &[
                 "The most that a job may ask for with `TART_DISK`",
             ),
             with("boot_timeout", Kind::Duration, "\"2m\"", "How long a VM may take until its agent answers"),
+            with(
+                "snapshots",
+                Kind::Bool,
+                "true",
+                "Whether the VMs of jobs go on from a snapshot of a booted one, which saves each its boot",
+            ),
             key(
                 "state_dir",
                 Kind::Path,

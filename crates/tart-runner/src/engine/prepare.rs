@@ -165,9 +165,10 @@ impl Job<'_> {
     fn welcome(&mut self, guest: &JobGuest, start: Instant) {
         let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
         let text = format!(
-            "The microVM is ready after {} (Linux {}, booted in {}; network: {})",
+            "The microVM is ready after {} (Linux {}, {} in {}; network: {})",
             seconds(start.elapsed()),
             guest.hello.kernel,
+            guest.start.verb(),
             seconds(guest.spawn_to_ready),
             self.setup.network.name(),
         );

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use tart_assets::ImageDisk;
 use tart_job::dirs::JobDirs;
 use tart_proto::message::{Disk, MountStep, Root};
+use tart_vmm::DiskSpec;
 
 /// Serials of the disks that every guest has.
 const HELPER: &str = "helper";
@@ -33,6 +34,60 @@ const ENGINES: [&str; 2] = ["/var/lib/docker", "/var/lib/containers"];
 
 /// Most volumes of an image that are made.
 const MAX_VOLUMES: usize = 32;
+
+/// Disks of a guest without services.
+const OWN_DISKS: usize = 3;
+
+/// Disks of services for which a template has room; a job with more boots a guest of its own.
+const SERVICE_SLOTS: usize = 4;
+
+fn service_serial(number: usize) -> String {
+    format!("service-{number}")
+}
+
+/// The disks of a template. Only the helper's has an image: the others get theirs with the job.
+pub(crate) fn template_disks(helper: &Path) -> Vec<DiskSpec> {
+    let services = (0..SERVICE_SLOTS).map(service_serial);
+    let serials = [HELPER, IMAGE, SCRATCH_SERIAL].map(str::to_owned).into_iter().chain(services);
+    let disk = |serial: String| DiskSpec {
+        path: (serial == HELPER).then(|| helper.to_owned()),
+        read_only: serial != SCRATCH_SERIAL,
+        serial,
+    };
+    serials.map(disk).collect()
+}
+
+/// What is mounted in a template: its disk of the helper tree.
+pub(super) fn template_mounts(helper: &Path) -> Vec<MountStep> {
+    let disk =
+        PlannedDisk { path: helper.to_owned(), fstype: HELPER_FSTYPE.to_owned(), serial: HELPER.to_owned() };
+    vec![mount(0, &disk)]
+}
+
+/// The disks of a guest that goes on from a template: those of the job, then the rest of the template's. `None` if the
+/// template has too few.
+pub(super) fn fill(template: Vec<DiskSpec>, disks: Vec<DiskSpec>) -> Option<Vec<DiskSpec>> {
+    let rest = template.into_iter().skip(disks.len()).collect::<Vec<_>>();
+    (disks.len() + rest.len() == OWN_DISKS + SERVICE_SLOTS).then(|| [disks, rest].concat())
+}
+
+/// The mounts of a guest that goes on from a template, which has some already. `bytes` tells how large disks are: the
+/// guest knows them as empty ones.
+pub(super) fn after_template(
+    steps: Vec<MountStep>,
+    template: &[MountStep],
+    bytes: impl Fn(&str) -> u64,
+) -> Vec<MountStep> {
+    let more = steps.into_iter().filter(|step| !template.contains(step));
+    let sized = |step| match step {
+        MountStep::Disk { disk, target, fstype, read_only, options } => {
+            let disk = Disk { bytes: bytes(&disk.serial), ..disk };
+            MountStep::Disk { disk, target, fstype, read_only, options }
+        }
+        other => other,
+    };
+    more.map(sized).collect()
+}
 
 /// What a guest's trees are made of.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +118,11 @@ impl PlannedDisk {
         self.serial != SCRATCH_SERIAL
     }
 
+    /// The size of its image; 0 if that cannot be told.
+    pub(super) fn bytes(&self) -> u64 {
+        self.path.metadata().map_or(0, |about| about.len())
+    }
+
     fn target(&self) -> String {
         if self.is_read_only() { format!("/run/tart/disk/{}", self.serial) } else { SCRATCH.to_owned() }
     }
@@ -81,9 +141,10 @@ impl Layout<'_> {
             disk(&self.image.path, self.image.fstype, IMAGE.to_owned()),
             disk(self.scratch, self.scratch_fstype, SCRATCH_SERIAL.to_owned()),
         ];
-        for (number, service) in self.services.iter().enumerate() {
+        for service in self.services {
             if !disks.iter().any(|disk| disk.path == service.path) {
-                disks.push(disk(&service.path, service.fstype, format!("service-{number}")));
+                let serial = service_serial(disks.len() - OWN_DISKS);
+                disks.push(disk(&service.path, service.fstype, serial));
             }
         }
         disks
@@ -127,7 +188,7 @@ impl Layout<'_> {
 
 fn mount(position: u8, disk: &PlannedDisk) -> MountStep {
     MountStep::Disk {
-        disk: Disk { serial: disk.serial.clone(), position },
+        disk: Disk { serial: disk.serial.clone(), position, bytes: 0 },
         target: disk.target(),
         fstype: disk.fstype.clone(),
         read_only: disk.is_read_only(),

@@ -1,0 +1,82 @@
+//! Starting a machine until its agent has answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tart_guest::{Guest, Relay};
+use tart_net::RelayTargets;
+use tart_proto::message::Hello;
+use tart_vmm::{Driver, Machine, MachineSpec, Snapshot, VmmError, await_boot};
+use tokio::time::Instant;
+
+use super::layout;
+use crate::HostSetup;
+
+/// How a guest came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Its kernel booted.
+    Booted,
+    /// It went on from a snapshot.
+    Restored,
+}
+
+impl Start {
+    /// For `The microVM was ... in 1 s`.
+    pub(crate) fn verb(self) -> &'static str {
+        match self {
+            Self::Booted => "booted",
+            Self::Restored => "restored",
+        }
+    }
+}
+
+/// A machine whose agent has answered. The session ends before the machine.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) guest: Guest,
+    pub(super) machine: Box<dyn Machine>,
+    pub(super) hello: Hello,
+    /// From the start of the monitor until the agent was ready.
+    pub(super) took: Duration,
+}
+
+/// Starts a machine. Nothing of it is left after an error.
+pub(super) async fn start(
+    driver: &dyn Driver,
+    spec: &MachineSpec,
+    relay: Arc<dyn Relay>,
+) -> Result<Started, VmmError> {
+    let begin = Instant::now();
+    let machine = driver.start(spec).await?;
+    let connect = async {
+        let stream = machine.connect_agent().await.map_err(|error| error.to_string())?;
+        // The limit is the boot's; its error also shows the console.
+        Guest::connect(stream, relay, spec.boot_limit.saturating_mul(2))
+            .await
+            .map_err(|error| error.to_string())
+    };
+    let (guest, hello) = await_boot(&*machine, spec.boot_limit, connect).await?;
+    Ok(Started { guest, machine, hello, took: begin.elapsed() })
+}
+
+/// Boots a guest that is for no job, mounts what every job needs, and saves it.
+pub(crate) async fn save_template(setup: &HostSetup, spec: &MachineSpec) -> Result<Snapshot, String> {
+    let started = start(&*setup.driver, spec, Arc::new(tart_guest::NoRelay)).await;
+    let Started { guest, machine, .. } = started.map_err(|error| error.to_string())?;
+    let mounted = guest.mount(&layout::template_mounts(&setup.boot.helper)).await;
+    mounted.map_err(|error| error.to_string())?;
+    drop(guest);
+    machine.save().await.map_err(|error| error.to_string())
+}
+
+/// Hands forwarded connections on to the network.
+pub(super) struct HostRelay(pub(super) Arc<dyn RelayTargets>);
+
+#[async_trait]
+impl Relay for HostRelay {
+    async fn serve(&self, forward: u32, stream: tart_proto::Stream) {
+        self.0.serve(forward, stream).await;
+    }
+}
