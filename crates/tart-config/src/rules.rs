@@ -3,8 +3,10 @@
 mod docker;
 mod runner;
 
-use std::{net::IpAddr, ops::Range};
+use std::{net::IpAddr, ops::Range, str::FromStr};
 
+use croner::Cron;
+use jiff::tz::TimeZone;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -49,6 +51,20 @@ pub(crate) fn check_value(checker: &mut Checker<'_>, path: &str, spanned: &Spann
         "runners.microvm.memory" => at_least(checker, path, value, span, MIN_MEMORY),
         "runners.microvm.disk" => at_least(checker, path, value, span, MIN_DISK),
         "runners.microvm.network.bandwidth" => at_least(checker, path, value, span, MIN_BANDWIDTH),
+        "runners.microvm.pool.policy.periods" => {
+            for period in value::strings(value).unwrap_or_default() {
+                if period.split_whitespace().count() != 5 || Cron::from_str(period).is_err() {
+                    let form = "crontab expressions such as \"* 8-17 * * mon-fri\"";
+                    checker.error(span.clone(), format!("`{path}` must hold {form}, found {period:?}"));
+                }
+            }
+        }
+        "runners.microvm.pool.policy.timezone" if !text.is_empty() && TimeZone::get(text).is_err() => {
+            checker.error(
+                span,
+                format!("`{path}` must be a time zone such as \"Europe/Berlin\", found {text:?}"),
+            );
+        }
         "runners.microvm.network.dns" | "runners.docker.dns" => {
             for address in value::strings(value).unwrap_or_default() {
                 if address.parse::<IpAddr>().is_err() {

@@ -16,6 +16,8 @@ pub enum Kind {
     Bool,
     /// An integer between the two bounds, both included.
     Int(i64, i64),
+    /// A number of at least 0.
+    Factor,
     /// Any string.
     Text,
     /// A string that is never printed.
@@ -56,6 +58,7 @@ impl Kind {
         match self {
             Self::Bool => "boolean".into(),
             Self::Int(..) => "integer".into(),
+            Self::Factor => "number".into(),
             Self::Text => "string".into(),
             Self::Secret => "string (secret)".into(),
             Self::Path => "path".into(),

@@ -50,6 +50,17 @@ pub(crate) fn check(kind: Kind, value: &DeValue<'_>) -> Result<(), String> {
                 _ => wrong("an integer"),
             },
         },
+        Kind::Factor => {
+            let number = match value {
+                DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
+                _ => integer(value).and_then(|number| i32::try_from(number).ok()).map(f64::from),
+            };
+            match number {
+                Some(number) if number.is_finite() && number >= 0.0 => Ok(()),
+                Some(number) => Err(format!("a number of at least 0, found {number}")),
+                None => wrong("a number of at least 0"),
+            }
+        }
         Kind::Text | Kind::Secret | Kind::Path => match value {
             DeValue::String(text) if text.contains('\0') => Err("a string without a null character".into()),
             DeValue::String(_) => Ok(()),

@@ -29,7 +29,8 @@ pub use error::NetError;
 pub use guest::{GuestNetwork, Nic, NicLink};
 pub use netns::{NetnsNetwork, NetnsOptions};
 pub use network::{
-    Allowed, AttachRequest, Attachment, Carried, Denied, Network, RelayTargets, StreamService, Target, Usage,
+    Allowed, AttachRequest, Attachment, Carried, Denied, Network, RelayTargets, Reservation, StreamService,
+    Target, Usage,
 };
 pub use none::NoNetwork;
 pub use passt::PasstNetwork;

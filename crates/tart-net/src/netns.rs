@@ -32,7 +32,7 @@ use tokio::{net::lookup_host, time::timeout};
 
 use crate::{
     Allowed, AttachRequest, Attachment, Carried, GuestNetwork, NetError, Network, Nic, RelayOptions,
-    RelayTargets, Target, Usage, plan, relay::RelayAttachment,
+    RelayTargets, Reservation, Target, Usage, plan, relay::RelayAttachment,
 };
 use address::{GATEWAY, GATEWAY6, GUEST, GUEST_MAC, GUEST_PREFIX, GUEST_PREFIX6, GUEST6};
 use busy::Busy;
@@ -196,18 +196,40 @@ impl Network for NetnsNetwork {
         )
     }
 
-    async fn attach(&self, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
+    async fn reserve(&self, _id: &str) -> Result<Box<dyn Reservation>, NetError> {
+        let space = self.take().await?;
+        let nic = Nic { mac: GUEST_MAC.to_owned(), link: space.link.clone() };
+        Ok(Box::new(NetnsReservation { host: self.shared.host.clone(), nic, space }))
+    }
+}
+
+/// A namespace whose guest has no address yet, so that whatever it sends is dropped as forged.
+#[derive(Debug)]
+struct NetnsReservation {
+    host: Arc<Host>,
+    /// Dropped before the namespace that it is of.
+    nic: Nic,
+    space: Space,
+}
+
+#[async_trait]
+impl Reservation for NetnsReservation {
+    fn nic(&self) -> Option<&Nic> {
+        Some(&self.nic)
+    }
+
+    async fn attach(self: Box<Self>, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
+        let Self { host, nic, mut space } = *self;
         let egress = &request.egress;
         let mut relayed = Vec::new();
         for allowed in &request.allowed {
-            if !egress.is_default() || needs_relay(&self.shared.host, allowed).await {
+            if !egress.is_default() || needs_relay(&host, allowed).await {
                 relayed.push(allowed.clone());
             }
         }
         let plan = plan::plan(&relayed, &request.extra_hosts)?;
         let mut relay = RelayAttachment::new(&request.id, plan, RelayOptions::default());
 
-        let mut space = self.take().await?;
         if !egress.is_default() {
             space.rule(egress).await?;
         }
@@ -216,24 +238,24 @@ impl Network for NetnsNetwork {
         }
         let servers = nameservers(&request.nameservers);
         let sockets = space.take_dns()?;
-        let host = self.shared.host.clone();
-        let dns = Forwarder::start(sockets, Names::new(egress), servers, host, space.namespace.clone())?;
+        let dns =
+            Forwarder::start(sockets, Names::new(egress), servers, host.clone(), space.namespace.clone())?;
 
         let network = relay.guest_mut();
         let mut interface = Interface {
             mac: GUEST_MAC.to_owned(),
             addresses: vec![format!("{GUEST}/{GUEST_PREFIX}")],
             gateways: vec![GATEWAY.to_string()],
-            mtu: Some(self.shared.host.facts.mtu),
+            mtu: Some(host.facts.mtu),
         };
-        if self.shared.host.facts.ipv6 {
+        if host.facts.ipv6 {
             interface.addresses.push(format!("{GUEST6}/{GUEST_PREFIX6}"));
             interface.gateways.push(GATEWAY6.to_string());
         }
         network.interfaces.push(interface);
         network.nameservers = vec![GATEWAY.to_string()];
         network.search_domains.clone_from(&request.search_domains);
-        network.nic = Some(Nic { mac: GUEST_MAC.to_owned(), link: space.link.clone() });
+        network.nic = Some(nic);
         Ok(Box::new(NetnsAttachment { relay, dns, space }))
     }
 }

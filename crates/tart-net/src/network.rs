@@ -1,11 +1,11 @@
 //! The traits that every way to the network has in common.
 
-use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::io::DuplexStream;
 
-use crate::{Counters, Egress, Endpoint, GuestNetwork, NetError};
+use crate::{Counters, Egress, Endpoint, GuestNetwork, NetError, Nic};
 
 /// How a job's VM reaches the network.
 #[async_trait]
@@ -20,7 +20,29 @@ pub trait Network: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`NetError`] if the request cannot be met; nothing is left behind then.
-    async fn attach(&self, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError>;
+    async fn attach(&self, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
+        self.reserve(&request.id).await?.attach(request).await
+    }
+
+    /// Makes what a machine starts with, before it is known what it may reach: as yet, that is nothing. `id` is the
+    /// machine's name, for logs.
+    ///
+    /// # Errors
+    /// [`NetError`]; nothing is left behind then.
+    async fn reserve(&self, id: &str) -> Result<Box<dyn Reservation>, NetError>;
+}
+
+/// The network of a machine that is for no job yet. Dropping it takes it down.
+#[async_trait]
+pub trait Reservation: fmt::Debug + Send + Sync {
+    /// The network device, if machines have one.
+    fn nic(&self) -> Option<&Nic>;
+
+    /// Gives the machine what a job may reach.
+    ///
+    /// # Errors
+    /// [`NetError`] if the request cannot be met; the machine is of no use then.
+    async fn attach(self: Box<Self>, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError>;
 }
 
 /// What one machine is to reach.
@@ -28,8 +50,6 @@ pub trait Network: fmt::Debug + Send + Sync {
 pub struct AttachRequest {
     /// Name of the machine, for logs.
     pub id: String,
-    /// Directory of the machine, for process files; exists.
-    pub run_dir: PathBuf,
     /// What a network without internet access lets the job reach nevertheless.
     pub allowed: Vec<Allowed>,
     /// The administrator's entries of `/etc/hosts`; an allowed endpoint of such a name is dialled there.

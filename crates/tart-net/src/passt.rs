@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     Allowed, AttachRequest, Attachment, GuestNetwork, NetError, Network, Nic, NicLink, RelayOptions,
-    RelayTargets, Target, Usage, plan, relay::RelayAttachment,
+    RelayTargets, Reservation, Target, Usage, plan, relay::RelayAttachment,
 };
 use frame::{GATEWAY, GUEST, MAC, PREFIX, Policy};
 
@@ -85,14 +85,43 @@ impl Network for PasstNetwork {
         )
     }
 
-    async fn attach(&self, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
+    async fn reserve(&self, id: &str) -> Result<Box<dyn Reservation>, NetError> {
+        let host = frame::host_addresses(&fs::read_to_string("/proc/net/fib_trie").unwrap_or_default());
+        let policy = Policy { host };
+        let pair = || StdUnixStream::pair().map_err(|e| NetError::system("make a socket pair", e));
+        let ((near, passt), (guest, device)) = (pair()?, pair()?);
+        let child = start(&self.program, passt.into()).map_err(|e| refuse(&self.program, e.to_string()))?;
+        let (child, near) = greeted(child, near).await.map_err(|reason| refuse(&self.program, reason))?;
+        let guest = tokio_stream(guest).map_err(|e| NetError::system("watch a socket", e))?;
+        let tasks = connect(policy.clone(), guest, near, id);
+        let mac = MAC.map(|octet| format!("{octet:02x}")).join(":");
+        let nic = Nic { mac, link: NicLink::Stream(Arc::new(OwnedFd::from(device))) };
+        Ok(Box::new(PasstReservation { nic, policy, tasks, child }))
+    }
+}
+
+/// A process of `passt` that carries nothing but what its guest sends, which has no address yet.
+#[derive(Debug)]
+struct PasstReservation {
+    nic: Nic,
+    policy: Policy,
+    tasks: JoinSet<()>,
+    child: Child,
+}
+
+#[async_trait]
+impl Reservation for PasstReservation {
+    fn nic(&self) -> Option<&Nic> {
+        Some(&self.nic)
+    }
+
+    async fn attach(self: Box<Self>, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
+        let Self { nic, policy, tasks, child } = *self;
         if !request.egress.is_default() || request.bandwidth.is_some() {
             let what =
                 "limit what a job reaches or carries: use `mode = \"netns\"`, which needs root, or `relay`";
             return Err(NetError::Unable { network: NAME, what: what.to_owned() });
         }
-        let host = frame::host_addresses(&fs::read_to_string("/proc/net/fib_trie").unwrap_or_default());
-        let policy = Policy { host };
         let mut relayed = Vec::new();
         for allowed in &request.allowed {
             if needs_relay(allowed, &policy).await {
@@ -101,25 +130,16 @@ impl Network for PasstNetwork {
         }
         let plan = plan::plan(&relayed, &request.extra_hosts)?;
         let mut relay = RelayAttachment::new(&request.id, plan, RelayOptions::default());
-
-        let pair = || StdUnixStream::pair().map_err(|e| NetError::system("make a socket pair", e));
-        let ((near, passt), (guest, device)) = (pair()?, pair()?);
-        let child = start(&self.program, passt.into()).map_err(|e| refuse(&self.program, e.to_string()))?;
-        let (child, near) = greeted(child, near).await.map_err(|reason| refuse(&self.program, reason))?;
-        let guest = tokio_stream(guest).map_err(|e| NetError::system("watch a socket", e))?;
-        let tasks = connect(policy, guest, near, &request.id);
-
-        let mac = MAC.map(|octet| format!("{octet:02x}")).join(":");
         let network = relay.guest_mut();
         network.interfaces.push(Interface {
-            mac: mac.clone(),
+            mac: nic.mac.clone(),
             addresses: vec![format!("{GUEST}/{PREFIX}")],
             gateways: vec![GATEWAY.to_string()],
             mtu: None,
         });
         network.nameservers = resolvers(&request.nameservers).iter().map(ToString::to_string).collect();
         network.search_domains.clone_from(&request.search_domains);
-        network.nic = Some(Nic { mac, link: NicLink::Stream(Arc::new(OwnedFd::from(device))) });
+        network.nic = Some(nic);
         Ok(Box::new(PasstAttachment { relay, _tasks: tasks, child }))
     }
 }

@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    AttachRequest, Attachment, Carried, GuestNetwork, NetError, Network, RelayTargets, Target, Usage,
+    AttachRequest, Attachment, Carried, GuestNetwork, NetError, Network, Nic, RelayTargets, Reservation,
+    Target, Usage,
     copy::{self, Traffic},
     dial,
     plan::{self, Plan},
@@ -75,7 +76,18 @@ impl Network for RelayNetwork {
         "relay: jobs reach the GitLab server through Tart, and nothing else".to_owned()
     }
 
-    async fn attach(&self, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
+    async fn reserve(&self, _id: &str) -> Result<Box<dyn Reservation>, NetError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Reservation for RelayNetwork {
+    fn nic(&self) -> Option<&Nic> {
+        None
+    }
+
+    async fn attach(self: Box<Self>, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
         let plan = plan::plan(&request.allowed, &request.extra_hosts)?;
         Ok(Box::new(RelayAttachment::new(&request.id, plan, self.options)))
     }

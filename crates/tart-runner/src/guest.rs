@@ -2,29 +2,31 @@
 
 mod death;
 mod layout;
+mod place;
+mod pool;
 mod services;
 mod start;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tart_assets::{AssetError, ImageDisk, Scratch};
-use tart_guest::{Guest, GuestError, Listener, Relay};
+use tart_guest::{Guest, GuestError, Listener};
 use tart_job::dirs::JobDirs;
 use tart_net::{Allowed, AttachRequest, Attachment, Egress, NetError, Rule, Usage};
 use tart_proto::message::{Configure, Hello, MountStep, Root};
-use tart_vmm::{DiskSpec, Machine, MachineDir, MachineSpec, Origin, VmmError};
+use tart_vmm::{Machine, MachineDir, VmmError};
 use tokio::time::Instant;
 
 use crate::HostSetup;
 use death::explain;
 pub(crate) use death::killed_for_memory;
 pub(crate) use layout::template_disks;
-use layout::{Layout, after_template, fill, template_mounts};
+use layout::{after_template, template_mounts};
+use place::{Placed, from_pool, layout, place};
+pub(crate) use pool::{Factory, Pool, Running};
 pub(crate) use services::{ServiceGuest, address_of};
-use start::{HostRelay, Started, start};
+use start::Started;
 pub(crate) use start::{Start, save_template};
 
 /// Bytes of the host's randomness that a guest starts with.
@@ -94,42 +96,27 @@ pub(crate) struct JobGuest {
     pub(crate) spawn_to_ready: Duration,
     /// When the agent was ready.
     pub(crate) ready: Instant,
+    /// Counts it among the jobs that the pool goes by.
+    _running: Option<Running>,
 }
 
 impl JobGuest {
     /// Boots a guest and sets it up. If the future is dropped, nothing is left of it.
     pub(crate) async fn boot(setup: &HostSetup, request: &GuestRequest) -> Result<Self, GuestFailure> {
-        let config = &setup.config;
-        let dir = setup.run_dir.machine(&request.id)?;
-        let scratch_path = dir.path().join("scratch.ext4");
-        let bytes = config.disk.bytes();
-        let scratch = tokio::task::spawn_blocking(move || Scratch::create(&scratch_path, bytes));
-        let attach = attach_request(setup, request, dir.path().to_owned());
-        let (scratch, attachment) = tokio::join!(scratch, setup.network.attach(&attach));
-        let (scratch, attachment) = (scratch.map_err(|_| GuestFailure::Interrupted)??, attachment?);
-
-        let services: Vec<_> = request.services.iter().map(|service| service.image.clone()).collect();
-        let layout = Layout {
-            helper: &setup.boot.helper,
-            image: &request.image,
-            services: &services,
-            scratch: scratch.path(),
-            scratch_fstype: Scratch::FSTYPE,
+        let running = setup.pool.as_ref().map(Pool::running);
+        let attach = attach_request(setup, request);
+        let placed = match from_pool(setup, request, &attach).await {
+            Some(placed) => placed,
+            None => place(setup, request, &attach).await?,
         };
-        let spec = MachineSpec {
-            id: request.id.clone(),
-            run_dir: dir.path().to_owned(),
-            disks: layout.disks().into_iter().map(disk).collect(),
-            nic: attachment.guest().nic.clone(),
-            ..setup.machine()
-        };
-        let relay: Arc<dyn Relay> = Arc::new(HostRelay(attachment.relay()));
-        let (started, start) = start_or_restore(setup, spec, relay).await?;
+        let Placed { started, start, attachment, scratch, dir } = placed;
         let Started { guest, machine, hello, took } = started;
+        let services: Vec<_> = request.services.iter().map(|service| service.image.clone()).collect();
+        let layout = layout(setup, request, &services, scratch.path());
         let ready = Instant::now();
         let configure = configuration(&request.hostname)?;
         let mut steps = layout.mounts(&request.dirs, &request.cache_root, &request.volumes);
-        if start == Start::Restored {
+        if start != Start::Booted {
             let disks = layout.disks();
             let bytes =
                 |serial: &str| disks.iter().find(|disk| disk.serial == serial).map_or(0, |disk| disk.bytes());
@@ -158,6 +145,7 @@ impl JobGuest {
             start,
             spawn_to_ready: took,
             ready,
+            _running: running,
         })
     }
 
@@ -194,21 +182,6 @@ impl JobGuest {
         let _gone = tokio::task::spawn_blocking(move || drop((scratch, dir))).await;
         (used, usage)
     }
-}
-
-/// Goes on from the snapshot if there is one for such a machine, or else boots.
-async fn start_or_restore(
-    setup: &HostSetup,
-    spec: MachineSpec,
-    relay: Arc<dyn Relay>,
-) -> Result<(Started, Start), VmmError> {
-    let disks = fill(template_disks(&setup.boot.helper), spec.disks.clone());
-    if let (Some(snapshot), Some(disks)) = (&setup.snapshot, disks) {
-        let origin = Origin::Snapshot(snapshot.clone());
-        let spec = MachineSpec { disks, origin, ..spec };
-        return Ok((start(&*setup.driver, &spec, relay).await?, Start::Restored));
-    }
-    Ok((start(&*setup.driver, &spec, relay).await?, Start::Booted))
 }
 
 /// Why a guest could not be set up.
@@ -257,11 +230,10 @@ fn configuration(hostname: &str) -> Result<Configure, GuestFailure> {
     })
 }
 
-fn attach_request(setup: &HostSetup, request: &GuestRequest, run_dir: PathBuf) -> AttachRequest {
+fn attach_request(setup: &HostSetup, request: &GuestRequest) -> AttachRequest {
     let network = &setup.config.network;
     AttachRequest {
         id: request.id.clone(),
-        run_dir,
         allowed: request.allowed.clone(),
         extra_hosts: network.extra_hosts.iter().filter_map(|entry| extra_host(entry)).collect(),
         nameservers: network.dns.clone(),
@@ -276,10 +248,6 @@ fn extra_host(entry: &str) -> Option<(String, IpAddr)> {
     let (name, address) = entry.split_once(':')?;
     let address = address.trim().trim_start_matches('[').trim_end_matches(']');
     Some((name.trim().to_owned(), address.parse().ok()?))
-}
-
-fn disk(disk: layout::PlannedDisk) -> DiskSpec {
-    DiskSpec { read_only: disk.is_read_only(), path: Some(disk.path), serial: disk.serial }
 }
 
 #[cfg(test)]

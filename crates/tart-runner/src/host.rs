@@ -20,6 +20,9 @@ use tart_vmm::{
     Accel, AgentStream, Choice, Driver, FirecrackerDriver, FirecrackerOptions, MachineSpec, Origin,
     PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir, Snapshot, VmmError, choose,
 };
+use tokio::sync::watch;
+
+use crate::guest::{Factory, Pool, template_disks};
 
 /// Name of the file with the result of the KVM probe, in the state directory.
 const PROBE_CACHE: &str = "kvm-probe.json";
@@ -55,6 +58,8 @@ pub struct PrepareOptions {
     pub progress: Arc<dyn Progress>,
     /// The guest's agent.
     pub agent: AgentSource,
+    /// Keep machines ready for jobs to come, if the configuration says so.
+    pub pool: bool,
 }
 
 impl fmt::Debug for PrepareOptions {
@@ -72,7 +77,9 @@ pub struct HostSetup {
     pub(crate) egress: Egress,
     pub(crate) images: Images,
     pub(crate) boot: BootAssets,
-    pub(crate) run_dir: RunDir,
+    /// Dropped before what its machines use.
+    pub(crate) pool: Option<Pool>,
+    pub(crate) run_dir: Arc<RunDir>,
     pub(crate) config: MicroVm,
     /// What guests go on from.
     pub(crate) snapshot: Option<Snapshot>,
@@ -101,7 +108,7 @@ impl HostSetup {
     /// What is missing on this host, and what to do.
     pub async fn prepare(config: &MicroVm, options: PrepareOptions) -> Result<Self, HostError> {
         let run_dir = RunDir::create(&run_root(config))?;
-        let (wanted, progress) = (config.clone(), options.progress.clone());
+        let (wanted, progress, pool) = (config.clone(), options.progress.clone(), options.pool);
         let assets = tokio::task::spawn_blocking(move || assets(&wanted, options));
         let (store, mut boot) = assets.await.map_err(|_| HostError::Interrupted)??;
         let (driver, choice): (Arc<dyn Driver>, Choice) = match firecracker_program(config) {
@@ -125,7 +132,8 @@ impl HostSetup {
             egress,
             images: open_images(store, config)?,
             boot,
-            run_dir,
+            pool: None,
+            run_dir: Arc::new(run_dir),
             config: config.clone(),
             snapshot: None,
             choice,
@@ -138,7 +146,29 @@ impl HostSetup {
                 Err(error) => setup.notes.push(format!("guests boot, since none can be saved: {error}")),
             }
         }
+        if pool {
+            setup.pool = setup.start_pool();
+        }
         Ok(setup)
+    }
+
+    /// Machines for jobs to come.
+    fn start_pool(&mut self) -> Option<Pool> {
+        let (pool, snapshot) = (&self.config.pool, self.snapshot.clone());
+        let Some(snapshot) = snapshot else {
+            if !pool.policy.is_empty() {
+                self.notes.push("no machines are kept ready, since guests boot".to_owned());
+            }
+            return None;
+        };
+        let spec = MachineSpec {
+            disks: template_disks(&self.boot.helper),
+            later_bytes: self.config.disk.bytes(),
+            origin: Origin::Snapshot(snapshot),
+            ..self.machine()
+        };
+        let (driver, network, run_dir) = (self.driver.clone(), self.network.clone(), self.run_dir.clone());
+        Pool::start(pool, Factory { driver, network, run_dir, spec })
     }
 
     /// A machine of this host's jobs, without a name, disks and network.
@@ -155,8 +185,22 @@ impl HostSetup {
             disks: Vec::new(),
             nic: None,
             boot_limit: config.boot_timeout,
+            later_bytes: 0,
             origin: Origin::Boot,
         }
+    }
+
+    /// Ends the machines that are ready and waits until nothing of them is left. Dropping it only begins that.
+    pub async fn close(mut self) {
+        if let Some(pool) = self.pool.take() {
+            pool.close().await;
+        }
+    }
+
+    /// How many machines are ready for jobs to come, now and later. `None` if none are kept ready.
+    #[must_use]
+    pub fn ready(&self) -> Option<watch::Receiver<usize>> {
+        self.pool.as_ref().map(Pool::count)
     }
 
     /// Lines for `tart doctor` and the start of a runner.

@@ -1,6 +1,8 @@
 //! Jobs in real guests, emulated. They need the machine's assets (`tart assets build`) and `TART_AGENT`.
 #![cfg(feature = "slow-tests")]
 
+#[path = "support/starts.rs"]
+mod starts;
 mod support;
 
 use serde_json::json;

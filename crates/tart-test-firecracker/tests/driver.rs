@@ -60,6 +60,7 @@ impl Scene {
             disks: vec![disk("helper", true), disk("scratch", false)],
             nic: None,
             boot_limit: LIMIT,
+            later_bytes: 0,
             origin: tart_vmm::Origin::Boot,
         };
         Self { program, spec, machine_dir, _run_dir: run_dir, root }

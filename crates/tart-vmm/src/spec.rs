@@ -39,6 +39,8 @@ pub struct MachineSpec {
     pub memory_bytes: u64,
     /// Disks: `vda`, `vdb`, ... in this order.
     pub disks: Vec<DiskSpec>,
+    /// Bytes of the largest image that a writable disk without one gets later; 0 if none does.
+    pub later_bytes: u64,
     /// The network device, if there is one.
     pub nic: Option<Nic>,
     /// How long the machine may take until its agent answers.
@@ -107,7 +109,10 @@ impl MachineSpec {
     /// Bytes of the largest disk that the guest may write to: a monitor writes to no other file.
     pub(crate) fn largest_writable(&self) -> u64 {
         let disks = self.disks.iter().filter(|disk| !disk.read_only);
-        disks.filter_map(|disk| disk.path.as_ref()?.metadata().ok()).map(|disk| disk.len()).max().unwrap_or(0)
+        disks
+            .filter_map(|disk| disk.path.as_ref()?.metadata().ok())
+            .map(|disk| disk.len())
+            .fold(self.later_bytes, u64::max)
     }
 
     /// Memory in whole MiB.

@@ -76,6 +76,7 @@ async fn fixture() -> Fixture {
         disks: vec![],
         nic: None,
         boot_limit: LIMIT,
+        later_bytes: 0,
         origin: Origin::Boot,
     };
     Fixture { driver, spec, machine_dir, _run_dir: run_dir, root }

@@ -96,6 +96,7 @@ impl Boots {
             memory_bytes: 512 << 20,
             disks: Vec::new(),
             nic: None,
+            later_bytes: 0,
             origin: tart_vmm::Origin::Boot,
             boot_limit: limit,
         };

@@ -55,6 +55,8 @@ pub struct MicroVm {
     pub state_dir: Option<PathBuf>,
     /// Where the installed kernel and disks are.
     pub assets_dir: Option<PathBuf>,
+    /// Machines that are kept ready.
+    pub pool: Pool,
     /// The network of the VM.
     pub network: Network,
 }
@@ -83,6 +85,7 @@ impl Default for MicroVm {
             snapshots: true,
             state_dir: None,
             assets_dir: None,
+            pool: Pool::default(),
             network: Network::default(),
         }
     }
@@ -104,6 +107,71 @@ impl MicroVm {
         self.disk_max.unwrap_or(self.disk)
     }
 }
+
+/// `[runners.microvm.pool]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pool {
+    /// The most memory of the machines in it.
+    pub memory: Option<ByteSize>,
+    /// How many machines it has. The last one that holds counts.
+    pub policy: Vec<PoolPolicy>,
+}
+
+/// `[[runners.microvm.pool.policy]]`, in the words of the official autoscaler.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolPolicy {
+    /// Crontab expressions of the minutes in which it holds.
+    pub periods: Vec<String>,
+    /// Their IANA time zone; the host's if empty.
+    pub timezone: String,
+    /// Machines that are ready.
+    pub idle_count: u32,
+    /// How long a machine beyond these is kept.
+    #[serde(with = "wire::go_duration")]
+    pub idle_time: Duration,
+    /// Machines that are ready beside these, for each job that runs.
+    pub scale_factor: Factor,
+    /// The most of the latter.
+    pub scale_factor_limit: u32,
+}
+
+impl Default for PoolPolicy {
+    fn default() -> Self {
+        Self {
+            periods: vec!["* * * * *".to_owned()],
+            timezone: String::new(),
+            idle_count: 0,
+            idle_time: Duration::from_secs(20 * 60),
+            scale_factor: Factor::default(),
+            scale_factor_limit: 100,
+        }
+    }
+}
+
+/// A number of at least 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Factor(f64);
+
+impl Factor {
+    /// The factor.
+    #[must_use]
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl From<f64> for Factor {
+    /// What is below 0, or no number, is 0.
+    fn from(factor: f64) -> Self {
+        Self(factor.max(0.0))
+    }
+}
+
+// The checker lets no NaN through, and neither does `From`.
+impl Eq for Factor {}
 
 /// The virtual machine monitor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

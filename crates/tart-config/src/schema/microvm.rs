@@ -112,6 +112,44 @@ pub(super) static SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        path: "runners.microvm.pool",
+        repeated: false,
+        meaning: "VMs that are kept ready for jobs to come. Each serves one job. It needs `snapshots`.",
+        keys: &[unset("memory", Kind::Size, "The most memory that VMs without a job may have together")],
+    },
+    Section {
+        path: "runners.microvm.pool.policy",
+        repeated: true,
+        meaning: "How many VMs are kept ready, and when: of the policies that hold, the last one counts.",
+        keys: &[
+            with(
+                "periods",
+                Kind::List,
+                "[\"* * * * *\"]",
+                "When it holds, as crontab has it: minute, hour, day, month, day of the week",
+            ),
+            unset(
+                "timezone",
+                Kind::Text,
+                "The time zone of `periods`, such as `Europe/Berlin`; else the host's",
+            ),
+            with("idle_count", Kind::Int(0, 1000), "0", "VMs that are ready"),
+            with("idle_time", Kind::Duration, "\"20m\"", "How long a VM beyond these is kept"),
+            with(
+                "scale_factor",
+                Kind::Factor,
+                "0.0",
+                "VMs that are ready beside these, for each job that runs: with 0.5, one for every two",
+            ),
+            with(
+                "scale_factor_limit",
+                Kind::Int(0, 1000),
+                "100",
+                "The most VMs that `scale_factor` makes ready",
+            ),
+        ],
+    },
+    Section {
         path: "runners.microvm.network",
         repeated: false,
         meaning: "The network of the VM.",

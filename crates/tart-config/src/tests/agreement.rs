@@ -21,6 +21,9 @@ fn sample(path: &str, key: &Key) -> String {
         (_, Kind::Bool) if key.default == Default::Toml("true") => "false".into(),
         (_, Kind::Bool) => "true".into(),
         (_, Kind::Int(..)) => "7".into(),
+        (path, Kind::List) if path.ends_with(".periods") => "[\"*/5 8-17 * * mon-fri\"]".into(),
+        (path, Kind::Text) if path.ends_with(".timezone") => "\"Europe/Berlin\"".into(),
+        (_, Kind::Factor) => "0.5".into(),
         (_, Kind::Text | Kind::Secret | Kind::Path) => "\"/some/text\"".into(),
         (_, Kind::Url) => "\"https://git.example.com/gitlab\"".into(),
         (_, Kind::HostPort) => "\"[::1]:9000\"".into(),
@@ -85,11 +88,13 @@ fn the_model_has_the_defaults_of_the_reference() {
     let text = whole_file(required).replace("[[runners.docker.services]]\n", "");
     let text = text.replace("[[runners.monitoring.job_queuing_durations]]\n", "");
     let loaded = load(&text).unwrap();
-    let runner = Runner {
+    let mut runner = Runner {
         url: "https://git.example.com/gitlab".into(),
         token: Secret::new("glrt-secret"),
         ..Runner::default()
     };
+    // The file has one entry of this list.
+    runner.microvm.pool.policy = vec![crate::PoolPolicy::default()];
     assert_eq!(loaded.config, Config { runners: vec![runner], ..Config::default() });
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
 }

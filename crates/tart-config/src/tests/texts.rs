@@ -215,3 +215,19 @@ fn destinations_that_are_none_are_refused() {
     config.toml:6:8: `runners.microvm.network.deny` must hold addresses, networks or names, perhaps with `:port`, found "::1/129"
     "#);
 }
+
+#[test]
+fn policies_that_never_make_sense_are_refused() {
+    let text = runner(
+        "[[runners.microvm.pool.policy]]\nperiods = [\"* 8-17 * * mon-fri\", \"* * *\", \"61 * * * *\"]\n\
+         timezone = \"Europe/Nowhere\"\nscale_factor = -0.5\nidle_count = 2\nidle_time = \"soon\"\n",
+    );
+    insta::assert_snapshot!(errors(&text), @r#"
+    5 problems in the configuration:
+    config.toml:5:11: `runners.microvm.pool.policy.periods` must hold crontab expressions such as "* 8-17 * * mon-fri", found "* * *"
+    config.toml:5:11: `runners.microvm.pool.policy.periods` must hold crontab expressions such as "* 8-17 * * mon-fri", found "61 * * * *"
+    config.toml:6:12: `runners.microvm.pool.policy.timezone` must be a time zone such as "Europe/Berlin", found "Europe/Nowhere"
+    config.toml:7:16: `runners.microvm.pool.policy.scale_factor` must be a number of at least 0, found -0.5
+    config.toml:9:13: `runners.microvm.pool.policy.idle_time` must be a duration such as "90s", "15m" or "1h30m", found "soon"
+    "#);
+}

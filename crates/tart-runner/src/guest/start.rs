@@ -20,6 +20,8 @@ pub(crate) enum Start {
     Booted,
     /// It went on from a snapshot.
     Restored,
+    /// It did so before the job came.
+    Pooled,
 }
 
 impl Start {
@@ -28,6 +30,7 @@ impl Start {
         match self {
             Self::Booted => "booted",
             Self::Restored => "restored",
+            Self::Pooled => "taken from the pool",
         }
     }
 }

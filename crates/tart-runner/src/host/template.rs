@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
-use tart_net::{AttachRequest, Nic};
+use tart_net::Nic;
 use tart_vmm::{MachineSpec, Origin, Snapshot};
 
 use super::HostSetup;
@@ -35,11 +35,9 @@ const NAME_BYTES: usize = 16;
 /// # Errors
 /// Why there is none; guests boot then.
 pub(super) async fn prepare(setup: &HostSetup, note: impl FnOnce()) -> Result<Snapshot, String> {
-    let request = AttachRequest { id: MACHINE.to_owned(), ..AttachRequest::default() };
     let dir = setup.run_dir.machine(MACHINE).map_err(|error| error.to_string())?;
-    let request = AttachRequest { run_dir: dir.path().to_owned(), ..request };
-    let attachment = setup.network.attach(&request).await.map_err(|error| error.to_string())?;
-    let nic = attachment.guest().nic.clone();
+    let reservation = setup.network.reserve(MACHINE).await.map_err(|error| error.to_string())?;
+    let nic = reservation.nic().cloned();
     let root = setup.images.store().root().join(DIRECTORY);
     let place = root.join(name(setup, nic.as_ref()).map_err(|error| error.to_string())?);
     let lock = on_thread({
@@ -67,8 +65,7 @@ pub(super) async fn prepare(setup: &HostSetup, note: impl FnOnce()) -> Result<Sn
             make(setup, &spec, root, place).await
         }
     };
-    attachment.detach().await;
-    drop(lock);
+    drop((reservation, lock));
     snapshot
 }
 

@@ -29,7 +29,7 @@ pub(crate) async fn host(change: impl FnOnce(&mut MicroVm)) -> Host {
     };
     config.network.mode = NetworkMode::Relay;
     change(&mut config);
-    let options = PrepareOptions { progress: Arc::new(Silent), agent: AgentSource::Installed };
+    let options = PrepareOptions { progress: Arc::new(Silent), agent: AgentSource::Installed, pool: true };
     let setup = HostSetup::prepare(&config, options).await.unwrap();
     Host { setup, state }
 }

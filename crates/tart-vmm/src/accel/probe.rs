@@ -49,6 +49,7 @@ pub(super) async fn boot(
         disks: Vec::new(),
         nic: None,
         boot_limit: probe.limit,
+        later_bytes: 0,
         origin: crate::Origin::Boot,
     };
     let start = Instant::now();

@@ -122,7 +122,7 @@ fn list(pipeline: &Pipeline) -> anyhow::Result<ExitCode> {
 async fn prepare(args: &ExecArgs) -> anyhow::Result<HostSetup> {
     let config = MicroVm { vcpus: args.vcpus, memory: args.memory, disk: args.disk, ..MicroVm::default() };
     let steps = Steps::show();
-    let options = PrepareOptions { progress: steps.clone(), agent: product::agent() };
+    let options = PrepareOptions { progress: steps.clone(), agent: product::agent(), pool: false };
     let prepared = HostSetup::prepare(&config, options).await;
     steps.finish();
     prepared

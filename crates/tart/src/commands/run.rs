@@ -104,7 +104,7 @@ pub(crate) fn daemon_options(
 /// Prepares the host; the steps that take long are shown.
 pub(crate) async fn start(config: Config, options: DaemonOptions) -> anyhow::Result<Daemon> {
     let steps = Steps::show();
-    let prepare = PrepareOptions { progress: steps.clone(), agent: product::agent() };
+    let prepare = PrepareOptions { progress: steps.clone(), agent: product::agent(), pool: true };
     let executor: Arc<dyn JobExecutor> = Arc::new(MicroVmExecutor::new(prepare));
     let started = Daemon::start(config, options, executor).await;
     steps.finish();

@@ -28,6 +28,7 @@ fn spec() -> MachineSpec {
             },
         }),
         boot_limit: Duration::from_secs(1),
+        later_bytes: 0,
         origin: crate::Origin::Boot,
     }
 }

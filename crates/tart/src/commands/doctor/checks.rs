@@ -241,7 +241,7 @@ pub(super) async fn host(config: &MicroVm, before: &[Check]) -> Vec<Check> {
         return vec![Check::warn("host", text, "correct that, then run `tart doctor` again")];
     }
     let steps = Steps::show();
-    let options = PrepareOptions { progress: steps.clone(), agent: product::agent() };
+    let options = PrepareOptions { progress: steps.clone(), agent: product::agent(), pool: false };
     let setup = HostSetup::prepare(config, options).await;
     steps.finish();
     match setup {

@@ -1,0 +1,127 @@
+//! Where a job's guest comes from: the pool, the snapshot, or a boot.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tart_assets::{ImageDisk, Scratch};
+use tart_net::{AttachRequest, Attachment};
+use tart_vmm::{DiskSpec, MachineDir, MachineSpec, Origin};
+use tokio::time::Instant;
+
+use super::layout::{Layout, PlannedDisk, fill, template_disks};
+use super::pool::Ready;
+use super::start::{HostRelay, Start, Started, start};
+use super::{GuestFailure, GuestRequest};
+use crate::HostSetup;
+
+/// Name of the scratch disk in a machine's directory.
+const SCRATCH: &str = "scratch.ext4";
+
+/// A started machine with the disks and the network of a job. Fields are dropped in their order: the machine ends
+/// before what it uses.
+pub(super) struct Placed {
+    pub(super) started: Started,
+    pub(super) start: Start,
+    pub(super) attachment: Box<dyn Attachment>,
+    pub(super) scratch: Scratch,
+    pub(super) dir: MachineDir,
+}
+
+/// What a job's guest is made of.
+pub(super) fn layout<'a>(
+    setup: &'a HostSetup,
+    request: &'a GuestRequest,
+    services: &'a [ImageDisk],
+    scratch: &'a Path,
+) -> Layout<'a> {
+    let scratch_fstype = Scratch::FSTYPE;
+    Layout { helper: &setup.boot.helper, image: &request.image, services, scratch, scratch_fstype }
+}
+
+/// A machine of the pool, if one is ready and has disks enough.
+pub(super) async fn from_pool(
+    setup: &HostSetup,
+    request: &GuestRequest,
+    attach: &AttachRequest,
+) -> Option<Placed> {
+    let pool = setup.pool.as_ref()?;
+    let services: Vec<_> = request.services.iter().map(|service| service.image.clone()).collect();
+    let disks = |scratch: &Path| layout(setup, request, &services, scratch).disks();
+    fill(template_disks(&setup.boot.helper), specs(disks(Path::new(SCRATCH))))?;
+    let begin = Instant::now();
+    let ready = pool.take().await?;
+    match occupy(setup, ready, attach, disks).await {
+        Ok(mut placed) => {
+            placed.started.took = begin.elapsed();
+            Some(placed)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "A machine of the pool cannot be used; the job gets another");
+            None
+        }
+    }
+}
+
+/// Gives a machine the disks and the network of a job.
+async fn occupy(
+    setup: &HostSetup,
+    ready: Ready,
+    attach: &AttachRequest,
+    disks: impl Fn(&Path) -> Vec<PlannedDisk>,
+) -> Result<Placed, GuestFailure> {
+    let Ready { started, reservation, dir, relay, .. } = ready;
+    let (scratch, attachment) = tokio::join!(scratch(setup, dir.path()), reservation.attach(attach));
+    let (scratch, attachment) = (scratch?, attachment?);
+    relay.serve_with(attachment.relay());
+    for disk in disks(scratch.path()) {
+        if disk.path != setup.boot.helper {
+            started.machine.insert_disk(&disk.serial, &disk.path).await?;
+        }
+    }
+    Ok(Placed { started, start: Start::Pooled, attachment, scratch, dir })
+}
+
+/// A new machine: one that goes on from the snapshot if there is one with disks enough, else one that boots.
+pub(super) async fn place(
+    setup: &HostSetup,
+    request: &GuestRequest,
+    attach: &AttachRequest,
+) -> Result<Placed, GuestFailure> {
+    let dir = setup.run_dir.machine(&request.id)?;
+    let (scratch, attachment) = tokio::join!(scratch(setup, dir.path()), setup.network.attach(attach));
+    let (scratch, attachment) = (scratch?, attachment?);
+    let services: Vec<_> = request.services.iter().map(|service| service.image.clone()).collect();
+    let mut spec = MachineSpec {
+        id: request.id.clone(),
+        run_dir: dir.path().to_owned(),
+        disks: specs(layout(setup, request, &services, scratch.path()).disks()),
+        nic: attachment.guest().nic.clone(),
+        ..setup.machine()
+    };
+    let mut how = Start::Booted;
+    if let Some(snapshot) = &setup.snapshot
+        && let Some(disks) = fill(template_disks(&setup.boot.helper), spec.disks.clone())
+    {
+        spec.disks = disks;
+        spec.origin = Origin::Snapshot(snapshot.clone());
+        how = Start::Restored;
+    }
+    let relay = Arc::new(HostRelay(attachment.relay()));
+    let started = start(&*setup.driver, &spec, relay).await?;
+    Ok(Placed { started, start: how, attachment, scratch, dir })
+}
+
+async fn scratch(setup: &HostSetup, dir: &Path) -> Result<Scratch, GuestFailure> {
+    let (path, bytes): (PathBuf, u64) = (dir.join(SCRATCH), setup.config.disk.bytes());
+    let scratch = tokio::task::spawn_blocking(move || Scratch::create(&path, bytes));
+    Ok(scratch.await.map_err(|_| GuestFailure::Interrupted)??)
+}
+
+fn specs(disks: Vec<PlannedDisk>) -> Vec<DiskSpec> {
+    let spec = |disk: PlannedDisk| DiskSpec {
+        read_only: disk.is_read_only(),
+        path: Some(disk.path),
+        serial: disk.serial,
+    };
+    disks.into_iter().map(spec).collect()
+}
