@@ -7,6 +7,7 @@
 mod arguments;
 mod plan;
 mod rules;
+mod saved;
 mod server;
 mod state;
 mod vsock;

@@ -114,6 +114,26 @@ const BEFORE: &[(&str, u32, &[Field])] = &[
     ),
 ];
 
+/// Requests of a machine that runs, and of those that go on from one.
+pub(crate) const RUN_STATE: &[Field] = &[must("state", Text)];
+pub(crate) const PATCH_DRIVE: &[Field] =
+    &[must("drive_id", Text), may("path_on_host", Text), may("rate_limiter", Object)];
+pub(crate) const SAVE: &[Field] =
+    &[must("snapshot_path", Text), must("mem_file_path", Text), may("snapshot_type", Text)];
+pub(crate) const LOAD: &[Field] = &[
+    must("snapshot_path", Text),
+    may("mem_backend", Object),
+    may("mem_file_path", Text),
+    may("enable_diff_snapshots", Bool),
+    may("track_dirty_pages", Bool),
+    may("resume_vm", Bool),
+    newer("network_overrides", Object, 12),
+    newer("vsock_override", Object, 16),
+    newer("clock_realtime", Bool, 16),
+    newer("huge_pages", Text, 17),
+];
+pub(crate) const BACKEND: &[Field] = &[must("backend_type", Text), must("backend_path", Text)];
+
 /// The fields of a request before the start, or nothing if the version has no such path.
 pub(crate) fn fields(path: &str, minor: u32) -> Option<&'static [Field]> {
     let found = BEFORE.iter().find(|(known, since, _)| *known == path && minor >= *since);

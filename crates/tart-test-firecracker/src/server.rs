@@ -61,7 +61,16 @@ async fn answer(
         Ok(body) => state.borrow_mut().answer(&method, &path, &body),
         Err(_) => (400, serde_json::json!({ "fault_message": "The request is too large." })),
     };
+    if state.borrow().broken {
+        // The client still gets its answer.
+        let ends = ends.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let _ending = ends.send(1);
+        });
+    }
     let starts = !was_started && state.borrow().started;
+    let plan = state.borrow().plan.clone();
     if starts {
         start(&state, &plan, ends);
     }

@@ -1,14 +1,19 @@
 //! What the fake knows of its machine, and what it makes of a request.
 
-use std::{collections::BTreeSet, fs::File, io::Read as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::Read as _,
+    path::Path,
+};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice::name_to_index, socket_with};
 use serde_json::{Map, Value, json};
 
 use crate::{plan::Plan, rules, vsock::Vsock};
 
-const AFTER: &str = "The requested operation is not supported after starting the microVM.";
-const BEFORE: &str = "The requested operation is not supported before starting the microVM.";
+pub(crate) const AFTER: &str = "The requested operation is not supported after starting the microVM.";
+pub(crate) const BEFORE: &str = "The requested operation is not supported before starting the microVM.";
 
 /// The machine.
 #[derive(Debug)]
@@ -16,7 +21,15 @@ pub(crate) struct State {
     pub(crate) plan: Plan,
     pub(crate) vsock: Option<Vsock>,
     pub(crate) started: bool,
-    kernel: bool,
+    pub(crate) paused: bool,
+    /// A snapshot could not be loaded: the process ends.
+    pub(crate) broken: bool,
+    /// Requests that a snapshot does not go with.
+    pub(crate) configured: bool,
+    pub(crate) memory_mib: u64,
+    pub(crate) drives: BTreeMap<String, String>,
+    pub(crate) vsock_path: Option<String>,
+    pub(crate) kernel: bool,
     root: Option<String>,
     taps: BTreeSet<String>,
     cids: bool,
@@ -35,6 +48,12 @@ impl State {
             plan,
             vsock: None,
             started: false,
+            paused: false,
+            broken: false,
+            configured: false,
+            memory_mib: 128,
+            drives: BTreeMap::new(),
+            vsock_path: None,
             kernel: false,
             root: None,
             taps: BTreeSet::new(),
@@ -47,7 +66,11 @@ impl State {
         match (method, path) {
             ("GET", _) if !body.is_empty() => fault("GET request cannot have a body."),
             ("GET", "/") => {
-                let state = if self.started { "Running" } else { "Not started" };
+                let state = match (self.started, self.paused) {
+                    (false, _) => "Not started",
+                    (true, false) => "Running",
+                    (true, true) => "Paused",
+                };
                 let version = &self.plan.version;
                 (
                     200,
@@ -61,14 +84,20 @@ impl State {
                 Ok(Value::Object(body)) => self.put(path, &body).unwrap_or_else(fault),
                 Ok(_) | Err(_) => fault("An error occurred when deserializing the json body of a request."),
             },
-            ("PATCH", "/vm") if !self.started => fault(BEFORE),
+            ("PATCH", _) => match serde_json::from_slice::<Value>(body) {
+                Ok(Value::Object(body)) => self.patch(path, &body).unwrap_or_else(fault),
+                Ok(_) | Err(_) => fault("An error occurred when deserializing the json body of a request."),
+            },
             _ => fault(format!("Invalid request method and/or path: {method} {path}.")),
         }
     }
 
     fn put(&mut self, path: &str, body: &Map<String, Value>) -> Result<Answer, String> {
-        if path == "/actions" {
-            return self.act(body);
+        match path {
+            "/actions" => return self.act(body),
+            "/snapshot/create" => return self.save(body),
+            "/snapshot/load" => return self.load(body),
+            _ => {}
         }
         let (top, id) = match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
             Some((top, id)) => (format!("/{top}"), Some(id)),
@@ -81,6 +110,9 @@ impl State {
         if self.started {
             return Err(AFTER.to_owned());
         }
+        if !matches!(top.as_str(), "/logger" | "/metrics") {
+            self.configured = true;
+        }
         let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
         let number = |name: &str| body.get(name).and_then(Value::as_u64).unwrap_or_default();
         if let "/drives" | "/network-interfaces" = top.as_str() {
@@ -90,10 +122,12 @@ impl State {
         match top.as_str() {
             "/machine-config" => {
                 self.machine(number("vcpu_count"), number("mem_size_mib"), text("huge_pages"))?;
+                self.memory_mib = number("mem_size_mib");
             }
             "/boot-source" => self.boot(text("kernel_image_path"), text("initrd_path"), text("boot_args"))?,
             "/drives" => {
                 readable(text("path_on_host"), "drive")?;
+                self.drives.insert(text("drive_id").to_owned(), text("path_on_host").to_owned());
                 if body.get("is_root_device") == Some(&Value::Bool(true)) {
                     match &self.root {
                         Some(root) if root != text("drive_id") => {
@@ -113,6 +147,7 @@ impl State {
                 if std::mem::replace(&mut self.cids, true) {
                     self.vsock = None;
                 }
+                self.vsock_path = Some(text("uds_path").to_owned());
                 let vsock = Vsock::bind(Path::new(text("uds_path")))
                     .map_err(|e| format!("Cannot create vsock: {e}"))?;
                 self.vsock = Some(vsock);
@@ -181,7 +216,7 @@ impl State {
 }
 
 /// Paths have letters, digits and `_`; no hyphens.
-fn check_id(path: &str, body: &str) -> Result<(), String> {
+pub(crate) fn check_id(path: &str, body: &str) -> Result<(), String> {
     if path.is_empty() || !path.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Err(format!(
             "API Resource IDs can only contain alphanumeric characters and underscores: {path}."
@@ -199,7 +234,7 @@ fn one_of(name: &str, value: &str, known: &[&str]) -> Result<(), String> {
 }
 
 /// The first bytes of a file.
-fn readable(path: &str, what: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn readable(path: &str, what: &str) -> Result<Vec<u8>, String> {
     let mut magic = Vec::new();
     let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
     read.map_err(|error| format!("The {what} file cannot be opened: {error}"))?;

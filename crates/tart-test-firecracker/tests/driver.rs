@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tart_vmm::{
     DiskSpec, Driver, ExitKind, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning, HugePages, Machine,
-    MachineDir, MachineSpec, ProcessStatus, RunDir, VmmError, await_boot,
+    MachineDir, MachineSpec, Origin, ProcessStatus, RunDir, VmmError, await_boot,
 };
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -61,7 +61,7 @@ impl Scene {
             nic: None,
             boot_limit: LIMIT,
             later_bytes: 0,
-            origin: tart_vmm::Origin::Boot,
+            origin: Origin::Boot,
         };
         Self { program, spec, machine_dir, _run_dir: run_dir, root }
     }
@@ -145,7 +145,7 @@ async fn what_firecracker_refuses_is_shown() {
     assert!(scene.start().await.is_ok(), "1.17 boots other kernels too");
 
     let mut scene = Scene::new(&json!({}));
-    scene.spec.disks[0].path = scene.root.path().join("gone");
+    scene.spec.disks[0].path = Some(scene.root.path().join("gone"));
     let error = scene.failure().await.to_string();
     assert!(error.contains("refuses /drives/disk0: The drive file cannot be opened"), "{error}");
 }
@@ -257,4 +257,57 @@ async fn huge_pages_are_asked_for_as_the_version_has_them() {
             let _gone = fs::remove_file(scene.machine_dir.path().join(socket));
         }
     }
+}
+
+#[tokio::test]
+async fn machines_go_on_from_one_that_was_saved() {
+    for version in ["1.13.0", "1.15.1", "1.16.1", "1.17.0"] {
+        let mut scene = Scene::new(&json!({ "version": version, "closes": 1 }));
+        scene.spec.disks.push(DiskSpec { path: None, read_only: true, serial: "service-0".into() });
+        scene.spec.origin = Origin::Template;
+        let driver = scene.driver(FirecrackerTuning::default()).await.unwrap();
+        assert!(driver.capabilities().snapshots);
+        let template = driver.start(&scene.spec).await.unwrap();
+        assert_eq!(line(&*template).await, "it is up\n");
+        let snapshot = template.save().await.unwrap_or_else(|error| panic!("{version}: {error}"));
+        assert_eq!(template.wait().await.kind, ExitKind::Killed);
+        assert!(snapshot.resident_bytes() < 1 << 20, "an empty memory takes none");
+
+        scene.spec.origin = Origin::Snapshot(snapshot);
+        let other = tempfile::tempdir().unwrap();
+        scene.spec.run_dir = other.path().to_owned();
+        let machine = driver.start(&scene.spec).await.unwrap_or_else(|error| panic!("{version}: {error}"));
+        assert_eq!(line(&*machine).await, "it is here\n");
+        machine.insert_disk("service-0", &scene.root.path().join("helper")).await.unwrap();
+        let error = machine.insert_disk("service-0", Path::new("/gone")).await.unwrap_err();
+        assert!(
+            error.to_string().contains("refuses /drives/disk2: The drive file cannot be opened"),
+            "{error}"
+        );
+        let error = machine.insert_disk("helper", Path::new("/gone")).await.unwrap_err();
+        assert!(error.to_string().contains("has no empty disk `helper`"), "{error}");
+        machine.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_of_another_version_is_refused_and_ends_the_process() {
+    let mut scene = Scene::new(&json!({ "version": "1.15.0" }));
+    scene.spec.origin = Origin::Template;
+    let snapshot = scene.start().await.unwrap().save().await.unwrap();
+    let mut scene = Scene::new(&json!({ "version": "1.16.1" }));
+    scene.spec.origin = Origin::Snapshot(snapshot);
+    let error = scene.failure().await.to_string();
+    assert!(
+        error.contains("refuses /snapshot/load: Load snapshot error: the snapshot is of another version"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn versions_that_lose_the_agent_of_saved_machines_boot_theirs() {
+    let mut scene = Scene::new(&json!({ "version": "1.16.0" }));
+    assert!(!scene.driver(FirecrackerTuning::default()).await.unwrap().capabilities().snapshots);
+    scene.spec.origin = Origin::Template;
+    insta::assert_snapshot!(scene.failure().await, @"machine `job-1-ab` cannot be started: Firecracker 1.16.0 cannot go on from a saved machine");
 }

@@ -66,6 +66,11 @@ impl FirecrackerDriver {
         Ok(Self { binary, version, features: version.features(), tuning: options.tuning, launcher })
     }
 
+    /// Memory of huge pages is not in a file, so it would have to be served page by page.
+    fn can_save(&self) -> bool {
+        self.features.snapshots && self.tuning.huge_pages == HugePages::None
+    }
+
     /// Whether it boots compressed kernels too; others need an ELF file.
     #[must_use]
     pub fn boots_bzimage(&self) -> bool {
@@ -88,7 +93,8 @@ impl Driver for FirecrackerDriver {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { hardware_acceleration: true, named_taps: true, ..Capabilities::default() }
+        let snapshots = self.can_save();
+        Capabilities { hardware_acceleration: true, named_taps: true, snapshots, ..Capabilities::default() }
     }
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, VmmError> {

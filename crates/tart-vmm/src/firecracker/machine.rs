@@ -1,6 +1,16 @@
 //! A running Firecracker.
 
-use std::{io, os::unix::net::UnixStream as StdUnixStream, path::Path, time::Duration};
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
@@ -15,8 +25,8 @@ use super::{
     vsock::{self, Vsock},
 };
 use crate::{
-    AgentStream, Machine, MachineExit, MachineSpec, VmmError, process::Launch, run_dir,
-    supervised::Supervised,
+    AgentStream, DiskSpec, Machine, MachineExit, MachineSpec, Origin, Snapshot, VmmError, process::Launch,
+    run_dir, snapshot::MAX_STATE, supervised::Supervised,
 };
 
 /// The API's socket in the machine's directory.
@@ -39,7 +49,15 @@ pub(super) struct FirecrackerMachine {
     id: String,
     process: Supervised,
     vsock: Vsock,
+    /// [`MachineSpec::run_dir`].
+    dir: OwnedFd,
+    disks: Vec<DiskSpec>,
+    /// Bytes of memory, if it was started to be saved.
+    template: Option<u64>,
 }
+
+/// Bytes of the image of disks without one.
+const EMPTY: u64 = 4096;
 
 /// Starts Firecracker and the guest.
 pub(super) async fn start(
@@ -56,7 +74,23 @@ pub(super) async fn start(
             return Err(VmmError::Spec { id: spec.id.clone(), reason });
         }
     };
-    let requests = requests::before_start(spec, line, device, &driver.tuning, driver.features)?;
+    let is_template = matches!(spec.origin, Origin::Template);
+    if !matches!(spec.origin, Origin::Boot) && !driver.can_save() {
+        let reason = format!("Firecracker {} cannot go on from a saved machine", driver.version);
+        return Err(VmmError::Spec { id: spec.id.clone(), reason });
+    }
+    let (requests, inherit) = match &spec.origin {
+        Origin::Boot | Origin::Template => {
+            let requests = requests::before_start(spec, line, device, &driver.tuning, driver.features)?;
+            (requests.into_iter().chain([Request::start()]).collect(), Vec::new())
+        }
+        Origin::Snapshot(snapshot) => {
+            let state = snapshot.state().map_err(|e| VmmError::system("open a saved machine", e))?;
+            let files = [snapshot.memory(), Arc::new(state)];
+            let [memory, state] = files.each_ref().map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
+            (requests::restore(spec, device, &memory, &state, driver.features)?, files.to_vec())
+        }
+    };
 
     let what = |what: &str| format!("{what} of virtual machine `{}`", spec.id);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -64,17 +98,25 @@ pub(super) async fn start(
         .map_err(|e| VmmError::system(what("open the directory"), e))?;
     let api_socket = vsock::path(&dir, API_SOCKET);
     let second = dir.try_clone().map_err(|e| VmmError::system(what("open the directory"), e))?;
-    let vsock = Vsock::listen(second).map_err(|e| VmmError::system(what("make the socket"), e))?;
+    let vsock = match spec.origin {
+        Origin::Boot | Origin::Template => {
+            Vsock::listen(second).map_err(|e| VmmError::system(what("make the socket"), e))?
+        }
+        Origin::Snapshot(_) => Vsock::of_restored(second),
+    };
+    File::create(spec.run_dir.join(requests::EMPTY_DISK))
+        .and_then(|disk| disk.set_len(EMPTY))
+        .map_err(|e| VmmError::system(what("make an empty disk"), e))?;
     let (console, console_far) =
         StdUnixStream::pair().map_err(|e| VmmError::system(what("make a socket pair"), e))?;
     let launch = Launch {
         program: driver.binary.clone(),
         args: ["--id", &spec.id, "--api-sock", API_SOCKET].map(Into::into).to_vec(),
         dir: spec.run_dir.clone(),
-        inherit: Vec::new(),
+        inherit,
         stdout: Some(console_far.into()),
         namespace,
-        max_file: spec.largest_writable(),
+        max_file: spec.largest_writable().max(if is_template { spec.memory_bytes.max(MAX_STATE) } else { 0 }),
     };
     let launched = driver.launcher.launch(launch).await;
     let (process, stderr) =
@@ -85,7 +127,9 @@ pub(super) async fn start(
     let watched = |e: io::Error| VmmError::system(what("watch the sockets"), e);
     let process =
         Supervised::new(process, console, stderr, driver.launcher.clone(), exit::kind).map_err(watched)?;
-    let machine = FirecrackerMachine { id: spec.id.clone(), process, vsock };
+    let template = is_template.then(|| spec.memory_mib() << 20);
+    let (id, disks) = (spec.id.clone(), spec.disks.clone());
+    let machine = FirecrackerMachine { id, process, vsock, dir, disks, template };
 
     let limit = START_LIMIT.min(spec.boot_limit);
     let asked = tokio::select! {
@@ -106,7 +150,7 @@ pub(super) async fn start(
     Err(VmmError::Control { id: spec.id.clone(), problem })
 }
 
-/// Connects to the API and makes all requests, then starts the guest.
+/// Connects to the API and makes all requests.
 async fn ask(socket: &Path, requests: &[Request], limit: Duration) -> Result<(), ApiError> {
     let deadline = Instant::now() + limit;
     let mut api = loop {
@@ -125,13 +169,21 @@ async fn ask(socket: &Path, requests: &[Request], limit: Duration) -> Result<(),
     for request in requests {
         api.call(request, CALL_LIMIT).await?;
     }
-    api.call(&Request::start(), CALL_LIMIT).await?;
     Ok(())
 }
 
 impl FirecrackerMachine {
     fn ended(&self, exit: MachineExit) -> VmmError {
         VmmError::EndedInBoot { exit, console: self.console_tail() }
+    }
+
+    fn control(&self, problem: impl ToString) -> VmmError {
+        VmmError::Control { id: self.id.clone(), problem: problem.to_string() }
+    }
+
+    async fn call(&self, requests: &[Request]) -> Result<(), VmmError> {
+        let asked = ask(&vsock::path(&self.dir, API_SOCKET), requests, CALL_LIMIT).await;
+        asked.map_err(|error| self.control(error))
     }
 }
 
@@ -150,12 +202,30 @@ impl Machine for FirecrackerMachine {
         Ok(self.vsock.connect().await.map_err(|e| VmmError::system(what(), e))?.into())
     }
 
-    async fn save(&self) -> Result<crate::Snapshot, VmmError> {
-        todo!()
+    async fn save(&self) -> Result<Snapshot, VmmError> {
+        let Some(memory_bytes) = self.template else {
+            return Err(self.control("was not started to be saved"));
+        };
+        let saved = self.call(&requests::save()).await;
+        self.kill().await;
+        saved?;
+        let [memory, state] = [requests::SAVED_MEMORY, requests::SAVED_STATE].map(|name| {
+            let path = vsock::path(&self.dir, name);
+            let file = File::open(&path);
+            // It is as large as the machine's memory, and nobody needs it any more.
+            let _absent = std::fs::remove_file(&path);
+            file.map_err(|e| VmmError::system("open what Firecracker saved", e))
+        });
+        let (memory, state) = (memory?, state?);
+        let taken = tokio::task::spawn_blocking(move || Snapshot::take_over(&memory, &state, memory_bytes));
+        taken.await.map_err(|e| VmmError::system("read a saved machine", io::Error::other(e)))?
     }
 
-    async fn insert_disk(&self, _serial: &str, _image: &Path) -> Result<(), VmmError> {
-        todo!()
+    async fn insert_disk(&self, serial: &str, image: &Path) -> Result<(), VmmError> {
+        let slot = self.disks.iter().position(|disk| disk.serial == serial && disk.path.is_none());
+        let position = slot.ok_or_else(|| self.control(format!("has no empty disk `{serial}`")))?;
+        let image = image.to_str().ok_or_else(|| self.control("cannot be told a path that is not UTF-8"))?;
+        self.call(&[requests::insert(position, image)]).await
     }
 
     async fn wait(&self) -> MachineExit {

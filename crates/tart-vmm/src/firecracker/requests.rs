@@ -134,7 +134,7 @@ pub(super) fn before_start(
             "io_engine": "Sync",
         });
         if let Some(bandwidth) = tuning.disk_bandwidth.filter(|_| !disk.read_only) {
-            insert(&mut body, "rate_limiter", json!({ "bandwidth": bucket(bandwidth) }));
+            add(&mut body, "rate_limiter", json!({ "bandwidth": bucket(bandwidth) }));
         }
         requests.push(Request::put(format!("/drives/{id}"), body));
     }
@@ -142,8 +142,8 @@ pub(super) fn before_start(
         let mut body = json!({ "iface_id": "nic", "host_dev_name": device, "guest_mac": nic.mac });
         if let Some(bandwidth) = tuning.network_bandwidth {
             let limiter = json!({ "bandwidth": bucket(bandwidth) });
-            insert(&mut body, "rx_rate_limiter", limiter.clone());
-            insert(&mut body, "tx_rate_limiter", limiter);
+            add(&mut body, "rx_rate_limiter", limiter.clone());
+            add(&mut body, "tx_rate_limiter", limiter);
         }
         requests.push(Request::put("/network-interfaces/nic", body));
     }
@@ -174,10 +174,10 @@ fn machine_config(
         if tuning.huge_pages == HugePages::TwoMib && !spec.memory_mib().is_multiple_of(2) {
             return Err("memory of huge pages is a multiple of 2 MiB".to_owned());
         }
-        insert(&mut body, "huge_pages", json!(pages));
+        add(&mut body, "huge_pages", json!(pages));
     }
     if let Some(template) = &tuning.cpu_template {
-        insert(&mut body, "cpu_template", json!(template));
+        add(&mut body, "cpu_template", json!(template));
     }
     Ok(body)
 }
@@ -186,13 +186,66 @@ fn bucket(bucket: Bucket) -> Value {
     json!({ "size": bucket.size, "refill_time": bucket.refill_ms })
 }
 
-fn insert(body: &mut Value, key: &str, value: Value) {
+fn add(body: &mut Value, key: &str, value: Value) {
     let mut map = match body.take() {
         Value::Object(map) => map,
         _ => Map::new(),
     };
     map.insert(key.to_owned(), value);
     *body = Value::Object(map);
+}
+
+/// Names of the files that a machine is saved to, in the machine's directory.
+pub(super) const SAVED_MEMORY: &str = "saved.memory";
+pub(super) const SAVED_STATE: &str = "saved.state";
+
+fn run_state(state: &str) -> Request {
+    Request { method: "PATCH", path: "/vm".to_owned(), body: json!({ "state": state }) }
+}
+
+/// Saves a running machine. It must not go on afterwards.
+pub(super) fn save() -> Vec<Request> {
+    let files =
+        json!({ "snapshot_type": "Full", "snapshot_path": SAVED_STATE, "mem_file_path": SAVED_MEMORY });
+    vec![run_state("Paused"), Request::put("/snapshot/create", files)]
+}
+
+/// Puts an image under a disk, which the guest is told of.
+pub(super) fn insert(position: usize, image: &str) -> Request {
+    let id = format!("disk{position}");
+    let body = json!({ "drive_id": id, "path_on_host": image });
+    Request { method: "PATCH", path: format!("/drives/{id}"), body }
+}
+
+/// Goes on from a saved machine: `memory` and `state` are paths of its files. Disks, whose paths are part of the state,
+/// get their images before the guest runs.
+pub(super) fn restore(
+    spec: &MachineSpec,
+    device: Option<&str>,
+    memory: &str,
+    state: &str,
+    features: Features,
+) -> Result<Vec<Request>, VmmError> {
+    let mut load = json!({
+        "snapshot_path": state,
+        "mem_backend": { "backend_type": "File", "backend_path": memory },
+        "resume_vm": false,
+    });
+    if let Some(device) = device.filter(|_| features.network_overrides) {
+        let overrides = json!([{ "iface_id": "nic", "host_dev_name": device }]);
+        add(&mut load, "network_overrides", overrides);
+    }
+    let mut requests = vec![Request::put("/snapshot/load", load)];
+    for (position, disk) in spec.disks.iter().enumerate() {
+        let Some(path) = &disk.path else { continue };
+        let path = path.to_str().ok_or_else(|| VmmError::Spec {
+            id: spec.id.clone(),
+            reason: format!("the path {} is not UTF-8", path.display()),
+        })?;
+        requests.push(insert(position, path));
+    }
+    requests.push(run_state("Resumed"));
+    Ok(requests)
 }
 
 #[cfg(test)]

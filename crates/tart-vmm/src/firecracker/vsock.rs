@@ -41,6 +41,11 @@ impl Vsock {
         Ok(Self { dir, reports: Mutex::new(Some(reports)) })
     }
 
+    /// The vsock of a machine that goes on from another: its agent has reported already.
+    pub(super) fn of_restored(dir: OwnedFd) -> Self {
+        Self { dir, reports: Mutex::new(None) }
+    }
+
     /// The next stream: the agent's report if that was not taken, else a new connection. Waits for the agent for as
     /// long as it takes.
     pub(super) async fn connect(&self) -> io::Result<UnixStream> {

@@ -36,6 +36,22 @@ struct Contents {
 }
 
 impl Snapshot {
+    /// Takes over the files that a monitor wrote. Blocks.
+    pub(crate) fn take_over(memory: &File, state: &File, memory_bytes: u64) -> Result<Self, VmmError> {
+        let fill = || -> io::Result<Unsealed> {
+            if memory.metadata()?.len() != memory_bytes || state.metadata()?.len() > MAX_STATE {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a file has an unexpected size"));
+            }
+            let unsealed = Unsealed::create(memory_bytes).map_err(io::Error::other)?;
+            let mut hash = Sha256::new();
+            copy(memory, &File::from(unsealed.memory.try_clone()?), &mut hash)?;
+            copy(state, &File::from(unsealed.state.try_clone()?), &mut hash)?;
+            rustix::fs::ftruncate(&unsealed.state, state.metadata()?.len())?;
+            Ok(unsealed)
+        };
+        fill().map_err(|e| VmmError::system("read a saved machine", e))?.seal()
+    }
+
     /// Writes it into a directory, which must exist. Holes of the memory stay holes. Blocks.
     ///
     /// # Errors
@@ -61,10 +77,7 @@ impl Snapshot {
     /// # Errors
     /// [`VmmError::System`] if this host has no memory for it.
     pub fn read(dir: &Path) -> Result<Option<Self>, VmmError> {
-        let contents = match File::open(dir.join(CONTENTS)) {
-            Ok(file) => file,
-            Err(_) => return Ok(None),
-        };
+        let Ok(contents) = File::open(dir.join(CONTENTS)) else { return Ok(None) };
         let mut text = Vec::new();
         let contents: Contents = match contents
             .take(MAX_CONTENTS)

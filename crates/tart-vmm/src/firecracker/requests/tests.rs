@@ -92,3 +92,31 @@ fn what_a_version_cannot_do_is_refused_before_it_is_asked() {
     let disks = vec![spec().disks[0].clone(); 14];
     insta::assert_snapshot!(refused(&MachineSpec { disks, ..spec() }, HugePages::None), @"machine `job-1` cannot be started: it has 14 disks, and Firecracker has interrupts for 13: use fewer services");
 }
+
+fn listed(requests: &[Request]) -> String {
+    let line = |request: &Request| format!("{} {} {}", request.method, request.path, request.body);
+    requests.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_machine_is_saved_while_it_is_paused() {
+    insta::assert_snapshot!(listed(&save()), @r#"
+    PATCH /vm {"state":"Paused"}
+    PUT /snapshot/create {"mem_file_path":"saved.memory","snapshot_path":"saved.state","snapshot_type":"Full"}
+    "#);
+}
+
+#[test]
+fn a_machine_that_goes_on_gets_its_images_before_it_runs() {
+    let features = |version: &str| Version::parse(version).unwrap().features();
+    let mut spec = spec();
+    spec.disks.push(DiskSpec { path: None, read_only: true, serial: "service-0".into() });
+    let shown = |version| listed(&restore(&spec, Some("tap0"), "/m", "/s", features(version)).unwrap());
+    insta::assert_snapshot!(shown("1.16.1"), @r#"
+    PUT /snapshot/load {"mem_backend":{"backend_path":"/m","backend_type":"File"},"network_overrides":[{"host_dev_name":"tap0","iface_id":"nic"}],"resume_vm":false,"snapshot_path":"/s"}
+    PATCH /drives/disk0 {"drive_id":"disk0","path_on_host":"/d/helper"}
+    PATCH /drives/disk1 {"drive_id":"disk1","path_on_host":"/d/scratch"}
+    PATCH /vm {"state":"Resumed"}
+    "#);
+    assert!(!shown("1.7.0").contains("network_overrides"));
+}

@@ -1,0 +1,126 @@
+//! Machines that are paused, saved and loaded.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    rules,
+    state::{AFTER, Answer, BEFORE, State, check_id, readable},
+    vsock::Vsock,
+};
+
+type Body = Map<String, Value>;
+
+fn text<'a>(body: &'a Body, name: &str) -> &'a str {
+    body.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+const DONE: Answer = (204, Value::Null);
+
+impl State {
+    pub(crate) fn patch(&mut self, path: &str, body: &Body) -> Result<Answer, String> {
+        let unknown = || format!("Invalid request method and/or path: PATCH {path}.");
+        match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
+            None if path == "/vm" => self.run_state(body),
+            Some(("drives", id)) => self.patch_drive(id, body),
+            _ => Err(unknown()),
+        }
+    }
+
+    fn run_state(&mut self, body: &Body) -> Result<Answer, String> {
+        rules::check(rules::RUN_STATE, body, self.plan.minor())?;
+        if !self.started {
+            return Err(BEFORE.to_owned());
+        }
+        self.paused = match text(body, "state") {
+            "Paused" => true,
+            "Resumed" => false,
+            other => return Err(format!("unknown variant `{other}`, expected `Paused` or `Resumed`")),
+        };
+        Ok(DONE)
+    }
+
+    /// The guest is told that its disk has another size.
+    fn patch_drive(&mut self, id: &str, body: &Body) -> Result<Answer, String> {
+        rules::check(rules::PATCH_DRIVE, body, self.plan.minor())?;
+        check_id(id, text(body, "drive_id"))?;
+        if !self.started {
+            return Err(BEFORE.to_owned());
+        }
+        let drive = self.drives.get_mut(id).ok_or("Invalid block device ID!")?;
+        readable(text(body, "path_on_host"), "drive")?;
+        text(body, "path_on_host").clone_into(drive);
+        Ok(DONE)
+    }
+
+    /// Writes memory as large as the machine's, and what the fake knows.
+    pub(crate) fn save(&mut self, body: &Body) -> Result<Answer, String> {
+        rules::check(rules::SAVE, body, self.plan.minor())?;
+        if !self.started {
+            return Err(BEFORE.to_owned());
+        }
+        if !self.paused {
+            return Err("Cannot create snapshot: the microVM is not paused.".to_owned());
+        }
+        let failed = |e: std::io::Error| format!("Cannot create snapshot: {e}");
+        let memory = File::create(text(body, "mem_file_path")).map_err(failed)?;
+        memory.set_len(self.memory_mib << 20).map_err(failed)?;
+        let state = json!({
+            "version": self.plan.version,
+            "memory_mib": self.memory_mib,
+            "drives": self.drives,
+            "vsock": self.vsock_path,
+        });
+        fs::write(text(body, "snapshot_path"), state.to_string()).map_err(failed)?;
+        Ok(DONE)
+    }
+
+    /// A process that cannot load ends.
+    pub(crate) fn load(&mut self, body: &Body) -> Result<Answer, String> {
+        let loaded = self.try_load(body);
+        self.broken = loaded.is_err();
+        loaded
+    }
+
+    fn try_load(&mut self, body: &Body) -> Result<Answer, String> {
+        rules::check(rules::LOAD, body, self.plan.minor())?;
+        if self.started || self.configured {
+            return Err(AFTER.to_owned());
+        }
+        let failed = |what: &str| format!("Load snapshot error: {what}");
+        let backend =
+            body.get("mem_backend").and_then(Value::as_object).ok_or_else(|| failed("no backend"))?;
+        rules::check(rules::BACKEND, backend, self.plan.minor())?;
+        if text(backend, "backend_type") != "File" {
+            return Err(failed("the fake has no other backend than `File`"));
+        }
+        let memory = fs::metadata(text(backend, "backend_path")).map_err(|e| failed(&e.to_string()))?;
+        let state = fs::read(text(body, "snapshot_path")).map_err(|e| failed(&e.to_string()))?;
+        let state: Value = serde_json::from_slice(&state).map_err(|e| failed(&e.to_string()))?;
+        if state["version"] != self.plan.version.as_str() {
+            return Err(failed("the snapshot is of another version"));
+        }
+        self.memory_mib = state["memory_mib"].as_u64().unwrap_or_default();
+        if memory.len() != self.memory_mib << 20 {
+            return Err(failed("the memory file has another size"));
+        }
+        for (id, path) in state["drives"].as_object().into_iter().flatten() {
+            let path = path.as_str().unwrap_or_default();
+            readable(path, "drive").map_err(|e| failed(&e))?;
+            self.drives.insert(id.clone(), path.to_owned());
+        }
+        if let Some(path) = state["vsock"].as_str() {
+            self.vsock_path = Some(path.to_owned());
+            self.vsock = Some(Vsock::bind(Path::new(path)).map_err(|e| failed(&e.to_string()))?);
+            // Its agent has reported before it was saved.
+            self.plan.reports = false;
+        }
+        self.started = true;
+        self.paused = body.get("resume_vm") != Some(&Value::Bool(true));
+        Ok(DONE)
+    }
+}
