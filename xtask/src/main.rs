@@ -27,7 +27,8 @@ enum Command {
     /// Boots many guests; `--load` keeps all processors busy, `--boots N` says how many.
     BootCheck(Rest),
     /// Measures speed, memory and disk, as ratios; `bench images` measures pulls and file systems of images,
-    /// `bench network` what guests' networks carry, `bench services` what services cost.
+    /// `bench network` what guests' networks carry, `bench services` what services cost,
+    /// `bench starts` how jobs start.
     Bench(Rest),
 }
 
@@ -39,7 +40,7 @@ struct Rest {
 }
 
 /// Parts of Tart that have a bench of their own.
-const BENCHES: [&str; 3] = ["images", "network", "services"];
+const BENCHES: [&str; 4] = ["images", "network", "services", "starts"];
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {

@@ -1,8 +1,9 @@
-//! `/init` of every guest, and the program that its kernel starts to load a module.
+//! `/init` of every guest, the program that its kernel starts to load a module, and the helper that makes archives.
 
 use std::{process::ExitCode, sync::Arc};
 
 use tart_agent::{boot, boot::modules, console, exec::reaper::Reaper, machine, shutdown, transport};
+use tart_proto::message::HELPER;
 
 /// Threads for file contents; more would only take memory from the job.
 const MAX_BLOCKING_THREADS: usize = 8;
@@ -10,6 +11,11 @@ const MAX_BLOCKING_THREADS: usize = 8;
 fn main() -> ExitCode {
     if std::process::id() != 1 {
         let arguments: Vec<_> = std::env::args().collect();
+        if let [name, rest @ ..] = &arguments[..]
+            && name == HELPER
+        {
+            return tart_archive::helper(rest.first().map(String::as_str));
+        }
         if let Some(wanted) = modules::asked_for(arguments.iter().map(String::as_str)) {
             // The kernel looks for many that nobody has, and says itself what it lacks then.
             let loaded = modules::load_on_demand(modules::DIRECTORY.as_ref(), wanted);

@@ -282,6 +282,9 @@ pub struct Exec {
     pub limits: Limits,
 }
 
+/// The program of [`Exec::argv`] that is the agent's own helper, for archives; it is in every tree.
+pub const HELPER: &str = "tart-helper";
+
 /// Where a command's output goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Output {

@@ -1,5 +1,6 @@
 //! One job from its first log line to its last.
 
+mod artifacts;
 mod control;
 mod explain;
 mod image;
@@ -29,7 +30,7 @@ use tokio::time::Instant;
 pub use log::JobLogSink;
 pub use report::{JobReport, JobUsage, Timings};
 
-use crate::HostSetup;
+use crate::{Artifacts, HostSetup};
 use control::Control;
 use job::Job;
 use log::JobLog;
@@ -49,6 +50,8 @@ pub struct JobRun {
     pub allowed: Vec<Allowed>,
     /// The image to use whatever the job and the configuration say: a name or a path of the host.
     pub image: Option<String>,
+    /// Where its artifacts go, and where those of other jobs come from.
+    pub artifacts: Option<Artifacts>,
     /// A log for a terminal: neither timestamps nor section markers.
     pub plain_log: bool,
 }

@@ -4,12 +4,14 @@
 //! gives a [`JobReport`]. Whoever starts jobs (the daemon, `tart exec`) brings the job's payload, a [`JobLogSink`] for
 //! its log, and a channel of [`JobSignal`]s to end it early.
 
+mod artifacts;
 pub mod daemon;
 mod engine;
 mod guest;
 mod host;
 pub mod local;
 
+pub use artifacts::Artifacts;
 pub use engine::{
     JobLogSink, JobObserver, JobReport, JobRun, JobSignal, JobUsage, NoObserver, Timings, run_job,
 };

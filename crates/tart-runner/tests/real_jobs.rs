@@ -294,7 +294,9 @@ async fn what_is_not_supported_yet_is_said_and_does_not_fail_the_job() {
     });
     let (report, log) = run(&host, job).await;
     assert!(report.succeeded(), "{log}");
-    for (text, count) in [("caches are not supported yet", 2), ("artifacts are not supported yet", 1)] {
+    for (text, count) in
+        [("caches are not supported yet", 2), ("artifacts are neither downloaded nor kept", 1)]
+    {
         assert_eq!(log.matches(text).count(), count, "{text}: {log}");
     }
 }

@@ -6,6 +6,7 @@ mod images;
 mod network;
 mod report;
 mod services;
+mod starts;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ enum Command {
     Network(network::Network),
     /// Starts services, compared with machines of their own.
     Services(services::Services),
+    /// Compares how jobs start: booted, from a snapshot, from the pool.
+    Starts(starts::Starts),
 }
 
 // What enters a network namespace must stay on its thread.
@@ -35,6 +38,7 @@ async fn main() -> ExitCode {
         Command::Images(images) => images.run().await,
         Command::Network(network) => network.run().await,
         Command::Services(services) => services.run().await,
+        Command::Starts(starts) => starts.run().await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,7 +17,7 @@ use rustix::{
     pty::OpenptFlags,
     termios::Winsize,
 };
-use tart_proto::message::{CHANNEL_STDERR, CHANNEL_STDOUT, Exec, ExitStatus, Failure, Output, Root};
+use tart_proto::message::{CHANNEL_STDERR, CHANNEL_STDOUT, Exec, ExitStatus, Failure, HELPER, Output, Root};
 use tokio::{io::unix::AsyncFd, sync::oneshot};
 
 use super::{
@@ -35,6 +35,9 @@ use crate::{
 
 /// Open files a command may have, as in Docker's containers of long standing.
 const MAX_OPEN_FILES: u64 = 1024 * 1024;
+
+/// The agent itself.
+const AGENT: &str = "/proc/self/exe";
 
 /// First file descriptor that is not a standard one.
 const FIRST_OTHER_FD: libc::c_uint = 3;
@@ -78,7 +81,12 @@ pub(super) fn spawn(machine: &Machine, request: &Exec, step: &Step) -> Result<Ru
     entered
         .map_err(|e| failure::system(format!("cannot enter the working directory `{}`", request.cwd), e))?;
     let search = request.env.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_str());
-    let program = program::find(&tree, name, search, &request.cwd)?;
+    let program = if name == HELPER {
+        // The kernel finds it outside of the tree: the new process is still the agent when it executes this.
+        AGENT.to_owned()
+    } else {
+        program::find(&tree, name, search, &request.cwd)?
+    };
 
     let streams = streams(request, &tree, &user)
         .map_err(|e| failure::system("cannot make the streams of the command", e))?;

@@ -1,75 +1,7 @@
-//! The guest's helper: `tart-helper archive` reads a request from its input and writes the archive to its output;
-//! `tart-helper extract` reads an archive from its input and takes it apart in the working directory. What people
-//! should read goes to the error output.
+//! The helper as a program of its own, for tests and for trying it by hand.
 
-use std::io::{self, BufWriter, Read, Seek, Write};
-use std::process::{Command, ExitCode};
-
-use tart_archive::{Request, extract_zip};
-
-/// The exit code that says that nothing matched, which is no failure.
-const NOTHING: u8 = 3;
-/// The longest request, in bytes.
-const LONGEST_REQUEST: u64 = 4 << 20;
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let result = match std::env::args().nth(1).as_deref() {
-        Some("archive") => archive(),
-        Some("extract") => extract(),
-        _ => Err("usage: tart-helper archive|extract".to_owned()),
-    };
-    result.unwrap_or_else(|error| {
-        say(&format!("ERROR: {error}"));
-        ExitCode::FAILURE
-    })
-}
-
-fn archive() -> Result<ExitCode, String> {
-    let mut text = Vec::new();
-    io::stdin().take(LONGEST_REQUEST).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    let request = Request::decode(&text)?;
-    let untracked = if request.untracked { untracked(&request.root)? } else { Vec::new() };
-    let untracked = untracked.split(|&byte| byte == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec);
-    let selection = request.select(untracked, &mut |line| say(&line)).map_err(|error| shown(&error))?;
-    if selection.paths().len() == 0 {
-        say("ERROR: No files to upload");
-        return Ok(ExitCode::from(NOTHING));
-    }
-    let mut out = BufWriter::with_capacity(128 << 10, io::stdout().lock());
-    request.write(&selection, &mut out).map_err(|error| shown(&error))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn untracked(root: &str) -> Result<Vec<u8>, String> {
-    let mut git = Command::new("git");
-    git.args(["-c", "safe.directory=*", "ls-files", "-o", "-z"]).current_dir(root);
-    let output = git.output().map_err(|error| format!("git cannot be started: {error}"))?;
-    if !output.status.success() {
-        say(&format!("WARNING: untracked: {}", String::from_utf8_lossy(&output.stderr).trim_end()));
-    }
-    Ok(output.stdout)
-}
-
-/// The archive goes to a file without a name first: a zip's directory is at its end.
-fn extract() -> Result<ExitCode, String> {
-    let directory = std::env::current_dir().map_err(|error| error.to_string())?;
-    let flags = rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
-    let file = rustix::fs::open(&directory, flags, rustix::fs::Mode::from_raw_mode(0o600));
-    let mut file = std::fs::File::from(file.map_err(|error| format!("no temporary file: {error}"))?);
-    io::copy(&mut io::stdin(), &mut file).map_err(|error| format!("the archive cannot be kept: {error}"))?;
-    file.rewind().map_err(|error| error.to_string())?;
-    extract_zip(io::BufReader::new(file), &directory).map_err(|error| shown(&error))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn shown(error: &tart_archive::ArchiveError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
-fn say(line: &str) {
-    // Nobody is left to tell if the error output is closed.
-    let _gone = writeln!(io::stderr(), "{line}");
+    tart_archive::helper(std::env::args().nth(1).as_deref())
 }

@@ -14,7 +14,7 @@ use url::Url;
 use super::DaemonOptions;
 use super::entry::Entry;
 use super::slots::Slot;
-use crate::JobRun;
+use crate::{Artifacts, JobRun};
 
 /// What this version can do. A server fails jobs that need what is missing here, so this is kept truthful: features
 /// come with the code that has them.
@@ -24,6 +24,10 @@ fn features() -> Features {
         image: true,
         image_executor_opts: true,
         services: true,
+        artifacts: true,
+        artifacts_exclude: true,
+        upload_multiple_artifacts: true,
+        upload_raw_artifacts: true,
         service_variables: true,
         service_multiple_aliases: true,
         service_executor_opts: true,
@@ -66,6 +70,7 @@ pub(super) async fn job_run(
     job: &AssignedJob,
     slot: &Slot,
     options: &DaemonOptions,
+    artifacts: Artifacts,
 ) -> JobRun {
     let runner = &entry.runner;
     let context = RunnerContext {
@@ -100,6 +105,7 @@ pub(super) async fn job_run(
         runner: Arc::clone(runner),
         system_id: options.system_id.as_str().to_owned(),
         image: None,
+        artifacts: Some(artifacts),
         plain_log: false,
     }
 }

@@ -19,7 +19,7 @@ use super::entry::Entry;
 use super::executor::JobExecutor;
 use super::slots::Slot;
 use super::{DaemonOptions, context};
-use crate::{JobObserver, JobReport, JobSignal};
+use crate::{Artifacts, JobObserver, JobReport, JobSignal};
 
 /// A job, and what it is run with.
 pub(super) struct Assignment {
@@ -92,7 +92,8 @@ async fn execute(assignment: Assignment) -> Option<Verdict> {
         trace.writer().write(runner_line(Level::Error, &format!("Job failed: {failure}")).as_bytes());
         Verdict::Failed(failure)
     } else {
-        let run = context::job_run(&entry, &job, &slot, &options).await;
+        let artifacts = Artifacts::new(handle.clone(), entry.client.clone());
+        let run = context::job_run(&entry, &job, &slot, &options, artifacts).await;
         let (_signals, signal) = merge(trace.signals(), interrupt);
         let observer = Observer { trace: &trace };
         let running = executor.run(run, trace.writer(), signal, &observer);

@@ -43,6 +43,7 @@ pub(super) struct Job<'a> {
     pub(super) services: Services,
     pub(super) timings: Timings,
     pub(super) usage: JobUsage,
+    begun: Instant,
     progress: Progress,
     limits: JobLimits,
     /// No stage may use the guest any more.
@@ -86,6 +87,7 @@ impl<'a> Job<'a> {
             services: Services::default(),
             timings: Timings::default(),
             usage: JobUsage::default(),
+            begun: now,
             progress: Progress::new(plan.settings.after_script_ignore_errors),
             limits,
             lost: false,
@@ -178,9 +180,9 @@ impl<'a> Job<'a> {
                 self.log.line(Level::Warning, "caches are not supported yet by this version of Tart");
                 Ok(())
             }
-            Stage::DownloadArtifacts | Stage::UploadArtifactsOnSuccess | Stage::UploadArtifactsOnFailure => {
-                self.log.line(Level::Warning, "artifacts are not supported yet by this version of Tart");
-                Ok(())
+            Stage::DownloadArtifacts => self.download_artifacts(scope).await,
+            Stage::UploadArtifactsOnSuccess | Stage::UploadArtifactsOnFailure => {
+                self.upload_artifacts(stage, scope).await
             }
             _ => self.script(stage, scope).await,
         };
@@ -292,10 +294,11 @@ impl<'a> Job<'a> {
         }
         if let (Stage::Step(_), Some(first)) = (stage, trail.first_output) {
             self.timings.ready_to_script.get_or_insert(first - guest.ready);
+            self.timings.to_script.get_or_insert(first - self.begun);
         }
     }
 
-    async fn broken(&mut self, broken: Broken, guest: &JobGuest) -> Failure {
+    pub(super) async fn broken(&mut self, broken: Broken, guest: &JobGuest) -> Failure {
         match broken {
             Broken::Halted(failure) => failure,
             Broken::Stuck(failure) => {

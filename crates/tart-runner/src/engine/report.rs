@@ -43,6 +43,7 @@ impl JobReport {
             spawn_to_ready_ms = millis(timings.spawn_to_ready),
             ready_to_set_up_ms = millis(timings.ready_to_set_up),
             ready_to_script_ms = millis(timings.ready_to_script),
+            to_script_ms = millis(timings.to_script),
             end_to_gone_ms = millis(timings.end_to_gone),
             total_ms = millis(Some(timings.total)),
             disk_bytes = usage.disk,
@@ -74,6 +75,8 @@ pub struct Timings {
     pub ready_to_set_up: Option<Duration>,
     /// The agent's readiness until the first byte of the user's script.
     pub ready_to_script: Option<Duration>,
+    /// The job's begin until that byte.
+    pub to_script: Option<Duration>,
     /// The end of the job's last stage until everything of the machine was gone.
     pub end_to_gone: Option<Duration>,
     /// The whole job.

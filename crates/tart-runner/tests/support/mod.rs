@@ -105,6 +105,7 @@ pub(crate) fn job(script: &[&str], change: impl FnOnce(&mut Value)) -> JobRun {
         system_id: "s_0123456789ab".to_owned(),
         allowed: Vec::new(),
         image: None,
+        artifacts: None,
         plain_log: true,
     }
 }

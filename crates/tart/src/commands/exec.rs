@@ -103,6 +103,7 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
         system_id: "exec".to_owned(),
         allowed: vec![snapshot.allowed()?],
         image: args.image.clone(),
+        artifacts: None,
         plain_log: true,
     };
     let report = supervise(&setup, run, &mut ends).await?;

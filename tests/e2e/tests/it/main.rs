@@ -1,6 +1,7 @@
 //! The real binary, real microVMs, real git, a strict GitLab server.
 #![cfg(feature = "slow-tests")]
 
+mod artifacts;
 mod docker;
 mod endings;
 mod exec;

@@ -9,6 +9,7 @@ use serde_json::Value;
 pub(crate) struct Record {
     pub(crate) spawn_to_ready: Option<Duration>,
     pub(crate) ready_to_script: Option<Duration>,
+    pub(crate) to_script: Option<Duration>,
     pub(crate) end_to_gone: Option<Duration>,
     pub(crate) total: Option<Duration>,
     disk_bytes: u64,
@@ -28,6 +29,7 @@ impl Record {
         (field("job") == Some(job)).then(|| Self {
             spawn_to_ready: millis("spawn_to_ready_ms"),
             ready_to_script: millis("ready_to_script_ms"),
+            to_script: millis("to_script_ms"),
             end_to_gone: millis("end_to_gone_ms"),
             total: millis("total_ms"),
             disk_bytes: field("disk_bytes").unwrap_or_default(),

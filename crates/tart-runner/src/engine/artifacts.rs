@@ -1,0 +1,368 @@
+//! Artifacts: what the helper in the guest archives goes to the server, and what other jobs left goes to the helper.
+//! The host passes the bytes on and looks at none of them.
+
+mod plan;
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tart_archive::Format;
+use tart_gitlab::{ApiError, ArtifactUpload, DownloadError, UploadError};
+use tart_guest::{Command, CommandEvent, Guest, GuestError};
+use tart_job::Level;
+use tart_job::flags::Flag;
+use tart_job::outcome::Failure;
+use tart_job::stages::{Stage, is_due};
+use tart_proto::message::{Exec, ExitStatus, HELPER, Limits, Output, Root};
+use tart_spec::Dependency;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_util::io::StreamReader;
+
+use super::control::Scope;
+use super::job::Job;
+use super::script::{self, Broken, PATH};
+use crate::Artifacts;
+use crate::guest::JobGuest;
+use plan::{Planned, plan};
+
+/// Pieces of an archive between the guest and the server.
+const PIECES: usize = 4;
+
+/// The helper's exit code when nothing is to be archived.
+const NOTHING: i32 = 3;
+
+/// What stages fail with, as scripts of the official runner do.
+const FAILED: Failure = Failure::ExitCode(1);
+
+/// The pause after the first failed try, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Tries of a download.
+const DOWNLOADS: u32 = 3;
+const DOWNLOAD_PAUSE: Duration = Duration::from_secs(1);
+
+/// How one try of an upload ended.
+enum Tried {
+    Done,
+    /// No file matched.
+    Nothing,
+    Refused(UploadError),
+    /// The helper failed, and has said why.
+    Helper,
+}
+
+impl Job<'_> {
+    /// Uploads what the job is to leave behind.
+    pub(super) async fn upload_artifacts(&mut self, stage: &Stage, scope: &Scope) -> Result<(), Failure> {
+        let Some((server, guest)) = self.artifacts_begin() else { return Ok(()) };
+        let succeeded = *stage == Stage::UploadArtifactsOnSuccess;
+        let run = self.run;
+        let artifacts = run.payload.artifacts.iter().filter(|artifact| is_due(&artifact.when, succeeded));
+        let mut result = Ok(());
+        for artifact in artifacts.filter(|artifact| !artifact.paths.is_empty() || artifact.untracked) {
+            result = match plan(artifact, self.plan) {
+                Ok(planned) => self.upload(&server, &guest, stage, &planned, scope).await,
+                Err(reason) => {
+                    self.log.line(Level::Error, &reason);
+                    Err(FAILED)
+                }
+            };
+            if result.is_err() {
+                break;
+            }
+        }
+        self.guest = Some(guest);
+        result
+    }
+
+    /// Downloads what other jobs left behind, into the project's directory.
+    pub(super) async fn download_artifacts(&mut self, scope: &Scope) -> Result<(), Failure> {
+        let Some((server, guest)) = self.artifacts_begin() else { return Ok(()) };
+        let run = self.run;
+        let mut result = Ok(());
+        for other in run.payload.dependencies.iter().filter(|other| other.has_artifacts()) {
+            self.log
+                .line(Level::Info, &format!("Downloading artifacts for {} ({})...", other.name, other.id));
+            result = self.download(&server, &guest, other, scope).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        self.guest = Some(guest);
+        result
+    }
+
+    fn artifacts_begin(&mut self) -> Option<(Artifacts, JobGuest)> {
+        let Some(server) = self.run.artifacts.clone() else {
+            let text = "artifacts are neither downloaded nor kept: there is no server";
+            self.log.line(Level::Warning, text);
+            return None;
+        };
+        Some((server, self.guest.take()?))
+    }
+
+    /// One upload with its tries.
+    async fn upload(
+        &mut self,
+        server: &Artifacts,
+        guest: &JobGuest,
+        stage: &Stage,
+        planned: &Planned,
+        scope: &Scope,
+    ) -> Result<(), Failure> {
+        let Planned { upload, request } = planned;
+        let what = format!("Uploading artifacts as \"{}\" to coordinator...", upload.kind);
+        let id = self.run.payload.id;
+        self.log.line(Level::Print, "Uploading artifacts...");
+        let limit = self.run.runner.artifact.upload_timeout;
+        let mut pause = FIRST_PAUSE;
+        let mut failed = 0;
+        loop {
+            let request = request.encode();
+            let tried = timeout(limit, self.try_upload(server, guest.agent(), stage, upload, request, scope));
+            let error = match tried.await {
+                Ok(Ok(Tried::Done)) => {
+                    self.log.line(
+                        Level::Print,
+                        &format!("{what} 201 Created id={id} responseStatus=201 Created"),
+                    );
+                    return Ok(());
+                }
+                Ok(Ok(Tried::Nothing)) => return Ok(()),
+                Ok(Ok(Tried::Helper)) => return Err(FAILED),
+                Ok(Ok(Tried::Refused(error))) => error,
+                Ok(Err(broken)) => return Err(self.broken(broken, guest).await),
+                Err(_) => {
+                    let text = format!("{what} not done within {} seconds", limit.as_secs());
+                    self.log.line(Level::Error, &text);
+                    return Err(FAILED);
+                }
+            };
+            failed += 1;
+            let last = failed >= error.tries();
+            let level = if last { Level::Error } else { Level::Warning };
+            self.log.line(level, &format!("{what} {error} id={id}"));
+            if last {
+                return Err(FAILED);
+            }
+            self.log.line(Level::Warning, "Retrying...");
+            self.control.unless_halted(scope, sleep(pause)).await?;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn try_upload(
+        &mut self,
+        server: &Artifacts,
+        agent: &Guest,
+        stage: &Stage,
+        upload: &ArtifactUpload,
+        request: Vec<u8>,
+        scope: &Scope,
+    ) -> Result<Tried, Broken> {
+        let mut command = agent.exec(&helper("archive", "/", stage)).await?;
+        let control = command.control();
+        control.write_stdin(request.into()).await?;
+        control.close_stdin().await?;
+
+        let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
+        let mut sender = Some(sender);
+        let pieces = futures::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+        let uploading = server.upload(upload, StreamReader::new(pieces));
+        tokio::pin!(uploading);
+        // The request begins with the first byte: there may be nothing to upload.
+        let mut begun = false;
+        let mut waiting: Option<io::Result<Bytes>> = None;
+        let mut status: Option<ExitStatus> = None;
+        loop {
+            if status == Some(ExitStatus::Code(0)) && waiting.is_none() {
+                // The end of the archive.
+                sender = None;
+            }
+            tokio::select! {
+                biased;
+                failure = self.control.halted(scope) => return Err(failure.into()),
+                uploaded = &mut uploading, if begun => return Ok(match (uploaded, status) {
+                    (Ok(()), Some(ExitStatus::Code(0))) => Tried::Done,
+                    (_, Some(status)) if status != ExitStatus::Code(0) => Tried::Helper,
+                    (Ok(()), _) => {
+                        let text = "it was answered before its end".to_owned();
+                        Tried::Refused(UploadError::Failed(ApiError::Transport(text)))
+                    }
+                    (Err(error), _) => Tried::Refused(error),
+                }),
+                permit = reserve(sender.as_ref()), if waiting.is_some() => {
+                    // Without room the request is over, and says soon why.
+                    if let (Some(permit), Some(piece)) = (permit, waiting.take()) {
+                        permit.send(piece);
+                    }
+                },
+                event = command.next(), if status.is_none() && waiting.is_none() => match event? {
+                    CommandEvent::Stdout(bytes) => (begun, waiting) = (true, Some(Ok(bytes))),
+                    CommandEvent::Stderr(bytes) => self.log.output(&bytes),
+                    CommandEvent::Exited(exited) => {
+                        status = Some(exited.status);
+                        match exited.status {
+                            ExitStatus::Code(0) => begun = true,
+                            ExitStatus::Code(NOTHING) if !begun => return Ok(Tried::Nothing),
+                            _ if !begun => return Ok(Tried::Helper),
+                            // A server must not take a part for the whole.
+                            _ => waiting = Some(Err(io::Error::other("the archive is not complete"))),
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// One download with its tries.
+    async fn download(
+        &mut self,
+        server: &Artifacts,
+        guest: &JobGuest,
+        other: &Dependency,
+        scope: &Scope,
+    ) -> Result<(), Failure> {
+        let direct = self.plan.flags.is_on(Flag::DirectDownload);
+        let what = "Downloading artifacts from coordinator...";
+        let mut failed = 0;
+        loop {
+            let direct = direct && failed == 0;
+            let error = match self.try_download(server, guest.agent(), other, direct, scope).await {
+                Ok(Ok(storage)) => {
+                    let host = storage.map(|storage| format!(" host={storage}")).unwrap_or_default();
+                    let text = format!("{what} ok{host} id={} responseStatus=200 OK", other.id);
+                    self.log.line(Level::Print, &text);
+                    return Ok(());
+                }
+                Ok(Err(error)) => error,
+                Err(broken) => return Err(self.broken(broken, guest).await),
+            };
+            failed += 1;
+            let (text, again) = match error {
+                Undelivered::Server(error @ DownloadError::Failed(_)) => {
+                    (error.to_string(), failed < DOWNLOADS)
+                }
+                Undelivered::Server(error) => (error.to_string(), false),
+                Undelivered::Broken(error) => (error.to_string(), failed < DOWNLOADS),
+                Undelivered::Helper => return Err(FAILED),
+            };
+            let level = if again { Level::Warning } else { Level::Error };
+            self.log.line(level, &format!("{what} {text} id={}", other.id));
+            if !again {
+                return Err(FAILED);
+            }
+            self.log.line(Level::Warning, "Retrying...");
+            self.control.unless_halted(scope, sleep(DOWNLOAD_PAUSE)).await?;
+        }
+    }
+
+    /// Where the archive came from, if not from the server itself.
+    async fn try_download(
+        &mut self,
+        server: &Artifacts,
+        agent: &Guest,
+        other: &Dependency,
+        direct: bool,
+        scope: &Scope,
+    ) -> Result<Result<Option<String>, Undelivered>, Broken> {
+        let begun = self.control.unless_halted(scope, server.download(other, direct)).await?;
+        let mut archive = match begun {
+            Ok(archive) => archive,
+            Err(error) => return Ok(Err(Undelivered::Server(error))),
+        };
+        let storage = archive.storage.clone();
+        let stage = Stage::DownloadArtifacts;
+        let mut command = agent.exec(&helper("extract", &self.plan.dirs.build_dir, &stage)).await?;
+        let control = command.control();
+        let feed = async move {
+            while let Some(piece) = archive.chunk().await.map_err(Fed::Server)? {
+                for piece in pieces(piece) {
+                    control.write_stdin(piece).await.map_err(Fed::Guest)?;
+                }
+            }
+            control.close_stdin().await.map_err(Fed::Guest)
+        };
+        tokio::pin!(feed);
+        let mut fed = false;
+        loop {
+            tokio::select! {
+                biased;
+                failure = self.control.halted(scope) => return Err(failure.into()),
+                done = &mut feed, if !fed => match done {
+                    // A helper that ended says why.
+                    Ok(()) | Err(Fed::Guest(GuestError::Ended)) => fed = true,
+                    Err(Fed::Guest(error)) => return Err(error.into()),
+                    Err(Fed::Server(error)) => return Ok(Err(Undelivered::Broken(error))),
+                },
+                event = next(&mut command) => match event? {
+                    CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes) => self.log.output(&bytes),
+                    CommandEvent::Exited(exited) if exited.status == ExitStatus::Code(0) => return Ok(Ok(storage)),
+                    CommandEvent::Exited(_) => return Ok(Err(Undelivered::Helper)),
+                },
+            }
+        }
+    }
+}
+
+/// Why a download did not arrive.
+enum Undelivered {
+    Server(DownloadError),
+    /// In the middle.
+    Broken(ApiError),
+    /// The helper failed, and has said why.
+    Helper,
+}
+
+/// Why the helper was not fed to the end.
+enum Fed {
+    Server(ApiError),
+    Guest(GuestError),
+}
+
+async fn next(command: &mut Command) -> Result<CommandEvent, GuestError> {
+    command.next().await
+}
+
+/// Pieces that fit a frame.
+fn pieces(mut bytes: Bytes) -> Vec<Bytes> {
+    let mut pieces = Vec::new();
+    while !bytes.is_empty() {
+        pieces.push(bytes.split_to(bytes.len().min(tart_proto::limits::MAX_DATA)));
+    }
+    pieces
+}
+
+/// Room for a piece; `None` if nobody takes any more.
+async fn reserve(
+    sender: Option<&mpsc::Sender<io::Result<Bytes>>>,
+) -> Option<mpsc::Permit<'_, io::Result<Bytes>>> {
+    sender?.reserve().await.ok()
+}
+
+/// The helper in the tree of git, as root: what it makes is the job's to change, since its directories are.
+fn helper(verb: &str, directory: &str, stage: &Stage) -> Exec {
+    Exec {
+        root: Root::Helper,
+        argv: vec![HELPER.to_owned(), verb.to_owned()],
+        env: vec![("PATH".to_owned(), PATH.to_owned())],
+        cwd: directory.to_owned(),
+        user: String::new(),
+        output: Output::Separate,
+        stdin: true,
+        cgroup: script::cgroup(&stage.name()),
+        limits: Limits::default(),
+    }
+}
+
+/// The suffix of an archive's name.
+fn suffix(format: Format) -> &'static str {
+    match format {
+        Format::Zip => ".zip",
+        Format::Gzip => ".gz",
+        Format::Raw => "",
+    }
+}
