@@ -165,7 +165,9 @@ impl Job<'_> {
     ) -> Result<Tried, Broken> {
         let mut command = agent.exec(&helper("archive", "/", stage)).await?;
         let control = command.control();
-        control.write_stdin(request.into()).await?;
+        for piece in pieces(request.into()) {
+            control.write_stdin(piece).await?;
+        }
         control.close_stdin().await?;
 
         let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
