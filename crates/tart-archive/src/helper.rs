@@ -5,7 +5,7 @@
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::process::{Command, ExitCode};
 
-use crate::{ArchiveError, Request, extract_zip};
+use crate::{ArchiveError, Purpose, Request, extract_zip};
 
 /// The exit code that says that nothing matched, which is no failure.
 const NOTHING: u8 = 3;
@@ -35,7 +35,10 @@ fn archive() -> Result<ExitCode, String> {
     let untracked = untracked.split(|&byte| byte == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec);
     let selection = request.select(untracked, &mut |line| say(&line)).map_err(|error| shown(&error))?;
     if selection.paths().len() == 0 {
-        say("ERROR: No files to upload");
+        say(match request.purpose {
+            Purpose::Artifacts => "ERROR: No files to upload",
+            Purpose::Cache => "No files to cache.",
+        });
         return Ok(ExitCode::from(NOTHING));
     }
     let mut out = BufWriter::with_capacity(128 << 10, io::stdout().lock());

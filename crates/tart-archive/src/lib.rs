@@ -22,6 +22,6 @@ pub use glob::{Pattern, is_pattern};
 pub use helper::helper;
 pub use level::Level;
 pub use members::{write_gzip, write_raw};
-pub use request::{Format, Request};
+pub use request::{Format, Purpose, Request};
 pub use select::{Limits, Selection};
 pub use zip::write_zip;

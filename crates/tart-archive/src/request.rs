@@ -20,6 +20,16 @@ pub enum Format {
     Raw,
 }
 
+/// What an archive is for: what is said if nothing goes in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Artifacts.
+    #[default]
+    Artifacts,
+    /// A cache.
+    Cache,
+}
+
 /// What to archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
@@ -35,6 +45,8 @@ pub struct Request {
     pub format: Format,
     /// How hard to compress.
     pub level: Level,
+    /// What it is for.
+    pub purpose: Purpose,
 }
 
 impl Request {
@@ -57,6 +69,7 @@ impl Request {
             },
         );
         put("level", self.level.name());
+        put("purpose", if self.purpose == Purpose::Cache { "cache" } else { "artifacts" });
         text
     }
 
@@ -82,6 +95,9 @@ impl Request {
                 "level" => {
                     request.level =
                         Level::from_name(value).ok_or(format!("the level {value:?} is not known"))?;
+                }
+                "purpose" => {
+                    request.purpose = if value == "cache" { Purpose::Cache } else { Purpose::Artifacts };
                 }
                 _ => return Err(format!("the field {key:?} is not known")),
             }
@@ -164,6 +180,7 @@ mod tests {
             untracked: true,
             format: Format::Gzip,
             level: Level::Slowest,
+            purpose: Purpose::Cache,
         };
         assert_eq!(Request::decode(&request.encode()), Ok(request));
         assert!(Request::decode(b"format=rar\0").is_err());

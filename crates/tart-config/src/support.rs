@@ -101,7 +101,11 @@ static ROWS: &[(&str, Support)] = &[
     ("runners.docker.helper_image_autoset_arch_and_os", Ignored(NO_HELPER)),
     ("runners.docker.container_labels", Ignored(NO_DAEMON)),
     ("runners.docker.log_options", Ignored(NO_DAEMON)),
-    ("runners.cache", NotYet),
+    ("runners.cache.Type", NotYet),
+    ("runners.cache.Path", NotYet),
+    ("runners.cache.s3", NotYet),
+    ("runners.cache.gcs", NotYet),
+    ("runners.cache.azure", NotYet),
     ("runners.cache.s3.RoleARN", Refused(ROLES)),
     ("runners.cache.s3.UploadRoleARN", Refused(ROLES)),
 ];

@@ -1,6 +1,7 @@
 //! One job from its first log line to its last.
 
 mod artifacts;
+mod cache;
 mod control;
 mod explain;
 mod image;
@@ -10,6 +11,7 @@ mod prepare;
 mod report;
 mod script;
 mod services;
+mod transfer;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use tokio::time::Instant;
 pub use log::JobLogSink;
 pub use report::{JobReport, JobUsage, Timings};
 
-use crate::{Artifacts, HostSetup};
+use crate::{Artifacts, CacheScope, HostSetup};
 use control::Control;
 use job::Job;
 use log::JobLog;
@@ -52,6 +54,8 @@ pub struct JobRun {
     pub image: Option<String>,
     /// Where its artifacts go, and where those of other jobs come from.
     pub artifacts: Option<Artifacts>,
+    /// Whose its caches are; without it, it has none.
+    pub cache: Option<CacheScope>,
     /// A log for a terminal: neither timestamps nor section markers.
     pub plain_log: bool,
 }

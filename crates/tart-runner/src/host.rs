@@ -22,6 +22,7 @@ use tart_vmm::{
 };
 use tokio::sync::watch;
 
+use crate::CacheStore;
 use crate::guest::{Factory, Pool, template_disks};
 
 /// Name of the file with the result of the KVM probe, in the state directory.
@@ -29,6 +30,9 @@ const PROBE_CACHE: &str = "kvm-probe.json";
 
 /// Name of the directory of running machines, in the state directory.
 const RUN_DIR: &str = "run";
+
+/// Name of the directory of caches, in the state directory.
+const CACHE_DIR: &str = "cache";
 
 /// Why this host cannot run jobs.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +85,8 @@ pub struct HostSetup {
     pub(crate) pool: Option<Pool>,
     pub(crate) run_dir: Arc<RunDir>,
     pub(crate) config: MicroVm,
+    /// Where caches of jobs are kept, if they can be.
+    pub(crate) caches: Option<CacheStore>,
     /// What guests go on from.
     pub(crate) snapshot: Option<Snapshot>,
     choice: Choice,
@@ -135,10 +141,15 @@ impl HostSetup {
             pool: None,
             run_dir: Arc::new(run_dir),
             config: config.clone(),
+            caches: None,
             snapshot: None,
             choice,
             notes,
         };
+        match CacheStore::open(&state_dir(config).join(CACHE_DIR), config.cache_quota.bytes()) {
+            Ok(caches) => setup.caches = Some(caches),
+            Err(error) => setup.notes.push(format!("jobs have no caches: {error}")),
+        }
         if config.snapshots && setup.driver.capabilities().snapshots {
             let begins = || progress.step("saving a booted guest for jobs to start from");
             match template::prepare(&setup, begins).await {

@@ -5,6 +5,7 @@
 //! its log, and a channel of [`JobSignal`]s to end it early.
 
 mod artifacts;
+mod cache;
 pub mod daemon;
 mod engine;
 mod guest;
@@ -12,6 +13,7 @@ mod host;
 pub mod local;
 
 pub use artifacts::Artifacts;
+pub use cache::{CacheScope, CacheStore};
 pub use engine::{
     JobLogSink, JobObserver, JobReport, JobRun, JobSignal, JobUsage, NoObserver, Timings, run_job,
 };

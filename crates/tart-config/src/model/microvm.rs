@@ -55,6 +55,8 @@ pub struct MicroVm {
     pub state_dir: Option<PathBuf>,
     /// Where the installed kernel and disks are.
     pub assets_dir: Option<PathBuf>,
+    /// Bytes that the caches of all jobs on this host may take.
+    pub cache_quota: ByteSize,
     /// Machines that are kept ready.
     pub pool: Pool,
     /// The network of the VM.
@@ -85,6 +87,7 @@ impl Default for MicroVm {
             snapshots: true,
             state_dir: None,
             assets_dir: None,
+            cache_quota: ByteSize::gibibytes(10),
             pool: Pool::default(),
             network: Network::default(),
         }

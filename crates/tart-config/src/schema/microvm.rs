@@ -92,6 +92,12 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
             with("boot_timeout", Kind::Duration, "\"2m\"", "How long a VM may take until its agent answers"),
             with(
+                "cache_quota",
+                Kind::Size,
+                "\"10g\"",
+                "What caches of jobs on this host may take; those not used for longest go",
+            ),
+            with(
                 "snapshots",
                 Kind::Bool,
                 "true",

@@ -14,7 +14,7 @@ use url::Url;
 use super::DaemonOptions;
 use super::entry::Entry;
 use super::slots::Slot;
-use crate::{Artifacts, JobRun};
+use crate::{Artifacts, CacheScope, JobRun};
 
 /// What this version can do. A server fails jobs that need what is missing here, so this is kept truthful: features
 /// come with the code that has them.
@@ -26,6 +26,8 @@ fn features() -> Features {
         services: true,
         artifacts: true,
         artifacts_exclude: true,
+        cache: true,
+        fallback_cache_keys: true,
         upload_multiple_artifacts: true,
         upload_raw_artifacts: true,
         service_variables: true,
@@ -106,6 +108,12 @@ pub(super) async fn job_run(
         system_id: options.system_id.as_str().to_owned(),
         image: None,
         artifacts: Some(artifacts),
+        cache: Some(CacheScope::project(
+            &runner.url,
+            &entry.token.short(),
+            runner.cache.shared,
+            job.payload.job_info.project_id,
+        )),
         plain_log: false,
     }
 }

@@ -7,14 +7,14 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tart_archive::Format;
+use tart_archive::{Format, Request};
 use tart_gitlab::{ApiError, ArtifactUpload, DownloadError, UploadError};
-use tart_guest::{Command, CommandEvent, Guest, GuestError};
+use tart_guest::{CommandEvent, Guest};
 use tart_job::Level;
 use tart_job::flags::Flag;
 use tart_job::outcome::Failure;
 use tart_job::stages::{Stage, is_due};
-use tart_proto::message::{Exec, ExitStatus, HELPER, Limits, Output, Root};
+use tart_proto::message::ExitStatus;
 use tart_spec::Dependency;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -22,16 +22,14 @@ use tokio_util::io::StreamReader;
 
 use super::control::Scope;
 use super::job::Job;
-use super::script::{self, Broken, PATH};
+use super::script::Broken;
+use super::transfer::{self, NOTHING, Unpacked};
 use crate::Artifacts;
 use crate::guest::JobGuest;
 use plan::{Planned, plan};
 
 /// Pieces of an archive between the guest and the server.
 const PIECES: usize = 4;
-
-/// The helper's exit code when nothing is to be archived.
-const NOTHING: i32 = 3;
 
 /// What stages fail with, as scripts of the official runner do.
 const FAILED: Failure = Failure::ExitCode(1);
@@ -121,7 +119,6 @@ impl Job<'_> {
         let mut pause = FIRST_PAUSE;
         let mut failed = 0;
         loop {
-            let request = request.encode();
             let tried = timeout(limit, self.try_upload(server, guest.agent(), stage, upload, request, scope));
             let error = match tried.await {
                 Ok(Ok(Tried::Done)) => {
@@ -160,16 +157,10 @@ impl Job<'_> {
         agent: &Guest,
         stage: &Stage,
         upload: &ArtifactUpload,
-        request: Vec<u8>,
+        request: &Request,
         scope: &Scope,
     ) -> Result<Tried, Broken> {
-        let mut command = agent.exec(&helper("archive", "/", stage)).await?;
-        let control = command.control();
-        for piece in pieces(request.into()) {
-            control.write_stdin(piece).await?;
-        }
-        control.close_stdin().await?;
-
+        let mut command = transfer::ask(agent, stage, request).await?;
         let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
         let mut sender = Some(sender);
         let pieces = futures::stream::poll_fn(move |cx| receiver.poll_recv(cx));
@@ -272,41 +263,21 @@ impl Job<'_> {
         scope: &Scope,
     ) -> Result<Result<Option<String>, Undelivered>, Broken> {
         let begun = self.control.unless_halted(scope, server.download(other, direct)).await?;
-        let mut archive = match begun {
+        let archive = match begun {
             Ok(archive) => archive,
             Err(error) => return Ok(Err(Undelivered::Server(error))),
         };
         let storage = archive.storage.clone();
-        let stage = Stage::DownloadArtifacts;
-        let mut command = agent.exec(&helper("extract", &self.plan.dirs.build_dir, &stage)).await?;
-        let control = command.control();
-        let feed = async move {
-            while let Some(piece) = archive.chunk().await.map_err(Fed::Server)? {
-                for piece in pieces(piece) {
-                    control.write_stdin(piece).await.map_err(Fed::Guest)?;
-                }
-            }
-            control.close_stdin().await.map_err(Fed::Guest)
-        };
-        tokio::pin!(feed);
-        let mut fed = false;
-        loop {
-            tokio::select! {
-                biased;
-                failure = self.control.halted(scope) => return Err(failure.into()),
-                done = &mut feed, if !fed => match done {
-                    // A helper that ended says why.
-                    Ok(()) | Err(Fed::Guest(GuestError::Ended)) => fed = true,
-                    Err(Fed::Guest(error)) => return Err(error.into()),
-                    Err(Fed::Server(error)) => return Ok(Err(Undelivered::Broken(error))),
-                },
-                event = next(&mut command) => match event? {
-                    CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes) => self.log.output(&bytes),
-                    CommandEvent::Exited(exited) if exited.status == ExitStatus::Code(0) => return Ok(Ok(storage)),
-                    CommandEvent::Exited(_) => return Ok(Err(Undelivered::Helper)),
-                },
-            }
-        }
+        let pieces = futures::stream::try_unfold(archive, |mut archive| async move {
+            let piece = archive.chunk().await.map_err(io::Error::other)?;
+            Ok(piece.map(|piece| (piece, archive)))
+        });
+        let (stage, directory) = (Stage::DownloadArtifacts, &self.plan.dirs.build_dir);
+        Ok(match self.unpack(agent, &stage, directory, pieces, scope).await? {
+            Unpacked::Done => Ok(storage),
+            Unpacked::Helper => Err(Undelivered::Helper),
+            Unpacked::Source(error) => Err(Undelivered::Broken(error)),
+        })
     }
 }
 
@@ -314,28 +285,9 @@ impl Job<'_> {
 enum Undelivered {
     Server(DownloadError),
     /// In the middle.
-    Broken(ApiError),
+    Broken(io::Error),
     /// The helper failed, and has said why.
     Helper,
-}
-
-/// Why the helper was not fed to the end.
-enum Fed {
-    Server(ApiError),
-    Guest(GuestError),
-}
-
-async fn next(command: &mut Command) -> Result<CommandEvent, GuestError> {
-    command.next().await
-}
-
-/// Pieces that fit a frame.
-fn pieces(mut bytes: Bytes) -> Vec<Bytes> {
-    let mut pieces = Vec::new();
-    while !bytes.is_empty() {
-        pieces.push(bytes.split_to(bytes.len().min(tart_proto::limits::MAX_DATA)));
-    }
-    pieces
 }
 
 /// Room for a piece; `None` if nobody takes any more.
@@ -343,21 +295,6 @@ async fn reserve(
     sender: Option<&mpsc::Sender<io::Result<Bytes>>>,
 ) -> Option<mpsc::Permit<'_, io::Result<Bytes>>> {
     sender?.reserve().await.ok()
-}
-
-/// The helper in the tree of git, as root: what it makes is the job's to change, since its directories are.
-fn helper(verb: &str, directory: &str, stage: &Stage) -> Exec {
-    Exec {
-        root: Root::Helper,
-        argv: vec![HELPER.to_owned(), verb.to_owned()],
-        env: vec![("PATH".to_owned(), PATH.to_owned())],
-        cwd: directory.to_owned(),
-        user: String::new(),
-        output: Output::Separate,
-        stdin: true,
-        cgroup: script::cgroup(&stage.name()),
-        limits: Limits::default(),
-    }
 }
 
 /// The suffix of an archive's name.

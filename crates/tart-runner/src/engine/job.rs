@@ -176,10 +176,8 @@ impl<'a> Job<'a> {
                 "the job uses `secrets`, which this version of Tart does not support",
             )),
             Stage::PrepareExecutor => self.prepare(scope, attempts).await,
-            Stage::RestoreCache | Stage::ArchiveCache | Stage::ArchiveCacheOnFailure => {
-                self.log.line(Level::Warning, "caches are not supported yet by this version of Tart");
-                Ok(())
-            }
+            Stage::RestoreCache => self.restore_caches(scope).await,
+            Stage::ArchiveCache | Stage::ArchiveCacheOnFailure => self.archive_caches(stage, scope).await,
             Stage::DownloadArtifacts => self.download_artifacts(scope).await,
             Stage::UploadArtifactsOnSuccess | Stage::UploadArtifactsOnFailure => {
                 self.upload_artifacts(stage, scope).await

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use tart_assets::{AgentSource, Silent};
 use tart_config::{ByteSize, MicroVm, NetworkMode, Runner};
 use tart_job::context::{Product, RunnerContext};
-use tart_runner::{HostSetup, JobLogSink, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job};
+use tart_runner::{
+    CacheScope, HostSetup, JobLogSink, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job,
+};
 use tokio::sync::{Notify, watch};
 
 /// A host for tests; what its jobs leave behind is in a directory of its own.
@@ -106,6 +108,7 @@ pub(crate) fn job(script: &[&str], change: impl FnOnce(&mut Value)) -> JobRun {
         allowed: Vec::new(),
         image: None,
         artifacts: None,
+        cache: Some(CacheScope::directory(std::path::Path::new("/test"))),
         plain_log: true,
     }
 }

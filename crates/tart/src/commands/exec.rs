@@ -14,7 +14,7 @@ use clap::Args;
 use tart_ci_file::Pipeline;
 use tart_config::{ByteSize, MicroVm, Runner};
 use tart_runner::local::{Snapshot, TerminalSink};
-use tart_runner::{HostSetup, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job};
+use tart_runner::{CacheScope, HostSetup, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job};
 use tart_spec::FailureReason;
 use tokio::sync::watch;
 
@@ -104,6 +104,7 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
         allowed: vec![snapshot.allowed()?],
         image: args.image.clone(),
         artifacts: None,
+        cache: Some(CacheScope::directory(repository.root())),
         plain_log: true,
     };
     let report = supervise(&setup, run, &mut ends).await?;

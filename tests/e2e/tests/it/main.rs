@@ -2,6 +2,7 @@
 #![cfg(feature = "slow-tests")]
 
 mod artifacts;
+mod cache;
 mod docker;
 mod endings;
 mod exec;

@@ -1,6 +1,6 @@
 //! From an entry of a job's artifacts to an upload. Pure.
 
-use tart_archive::{Format, Level, Request};
+use tart_archive::{Format, Level, Purpose, Request};
 use tart_gitlab::ArtifactUpload;
 use tart_job::plan::JobPlan;
 use tart_spec::Artifact;
@@ -52,6 +52,7 @@ fn planned(
             untracked: artifact.untracked,
             format,
             level,
+            purpose: Purpose::Artifacts,
         },
     })
 }
