@@ -16,3 +16,4 @@ mod registry;
 mod services;
 mod signals;
 mod sources;
+mod starts;

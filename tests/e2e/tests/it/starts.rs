@@ -1,0 +1,46 @@
+//! Guests that wait for jobs, and what is left of them when the runner ends.
+
+use rustix::process::Signal;
+use tart_e2e::{Config, JOB, Scene};
+use tart_test_gitlab::{JobSpec, JobState};
+
+fn pool() -> Config {
+    Config::default().microvm("pool = { policy = [{ idle_count = 2 }] }")
+}
+
+#[tokio::test]
+async fn jobs_get_guests_that_waited_and_an_orderly_end_leaves_none() {
+    let scene = Scene::start(&pool()).await;
+    let project = scene.server.create_project("group/app").await;
+    project.commit_file("a.txt", "1\n").await;
+    let tart = scene.run();
+    tart.wait_output("A machine is ready for a job", JOB).await;
+    let job = scene.server.enqueue(JobSpec::of(&project, ["cat a.txt"])).await;
+    assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
+    assert!(job.log().contains(", taken from the pool in "), "{}", job.log());
+    scene.drain(tart).await;
+    scene.finish();
+}
+
+#[tokio::test]
+async fn whatever_ends_a_runner_ends_the_guests_that_wait() {
+    let scene = Scene::start(&pool()).await;
+    let mut tart = scene.run();
+    tart.wait_output("A machine is ready for a job", JOB).await;
+    tart.signal(Signal::TERM);
+    tart.wait(JOB).await;
+    scene.assert_clean();
+
+    let mut tart = scene.run();
+    tart.wait_output("A machine is ready for a job", JOB).await;
+    tart.signal(Signal::KILL);
+    tart.wait(JOB).await;
+    assert!(scene.leftovers().wait_for_processes(JOB).is_empty(), "a guest outlives its runner");
+    // The next one removes what is left of the directories.
+    let mut tart = scene.run();
+    tart.wait_output("Removed what a runner left that was killed", JOB).await;
+    tart.wait_output("A machine is ready for a job", JOB).await;
+    tart.drain();
+    assert!(tart.wait(JOB).await.success(), "{}", tart.output());
+    scene.finish();
+}
