@@ -85,6 +85,11 @@ impl Network for PasstNetwork {
         )
     }
 
+    async fn attach(&self, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
+        check(request)?;
+        self.reserve(&request.id).await?.attach(request).await
+    }
+
     async fn reserve(&self, id: &str) -> Result<Box<dyn Reservation>, NetError> {
         let host = frame::host_addresses(&fs::read_to_string("/proc/net/fib_trie").unwrap_or_default());
         let policy = Policy { host };
@@ -117,11 +122,7 @@ impl Reservation for PasstReservation {
 
     async fn attach(self: Box<Self>, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
         let Self { nic, policy, tasks, child } = *self;
-        if !request.egress.is_default() || request.bandwidth.is_some() {
-            let what =
-                "limit what a job reaches or carries: use `mode = \"netns\"`, which needs root, or `relay`";
-            return Err(NetError::Unable { network: NAME, what: what.to_owned() });
-        }
+        check(request)?;
         let mut relayed = Vec::new();
         for allowed in &request.allowed {
             if needs_relay(allowed, &policy).await {
@@ -142,6 +143,15 @@ impl Reservation for PasstReservation {
         network.nic = Some(nic);
         Ok(Box::new(PasstAttachment { relay, _tasks: tasks, child }))
     }
+}
+
+/// Refuses what it cannot enforce.
+fn check(request: &AttachRequest) -> Result<(), NetError> {
+    if request.egress.is_default() && request.bandwidth.is_none() {
+        return Ok(());
+    }
+    let what = "limit what a job reaches or carries: use `mode = \"netns\"`, which needs root, or `relay`";
+    Err(NetError::Unable { network: NAME, what: what.to_owned() })
 }
 
 /// Whether an endpoint is one that the guest's packets would not reach: a service of Tart, or on the host itself.

@@ -10,6 +10,7 @@ mod log;
 mod prepare;
 mod report;
 mod script;
+mod secrets;
 mod services;
 mod transfer;
 
@@ -102,7 +103,7 @@ const EXECUTOR: &str = "microvm";
 /// host: no process, no file, no connection.
 pub async fn run_job(
     setup: &HostSetup,
-    run: JobRun,
+    mut run: JobRun,
     sink: impl JobLogSink + 'static,
     signal: watch::Receiver<JobSignal>,
     observer: &dyn JobObserver,
@@ -111,12 +112,20 @@ pub async fn run_job(
     let plan = JobPlan::new(&run.payload, &run.context);
     let mut log = JobLog::new(log_options(&run, plan.as_ref().ok()), Box::new(sink));
     write_header(&mut log, &run, plan.as_ref().ok());
+    let mut control = Control::new(signal);
+    let plan = match plan {
+        Ok(plan) if !run.payload.secrets.is_empty() => {
+            observer.stage(&Stage::ResolveSecrets);
+            secrets::resolve(&mut run, plan, &mut log, &mut control).await
+        }
+        plan => plan.map_err(Failure::from),
+    };
     let (verdict, mut log, mut timings, usage) = match plan {
         Ok(plan) => {
             observer.planned(&plan);
-            Job::new(setup, &run, &plan, observer, log, Control::new(signal)).finish().await
+            Job::new(setup, &run, &plan, observer, log, control).finish().await
         }
-        Err(error) => (Verdict::Failed(Failure::from(error)), log, Timings::default(), JobUsage::default()),
+        Err(failure) => (Verdict::Failed(failure), log, Timings::default(), JobUsage::default()),
     };
     let (level, text) = verdict.line();
     log.line(level, &text);

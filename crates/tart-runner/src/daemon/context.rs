@@ -44,6 +44,7 @@ fn features() -> Features {
         return_exit_code: true,
         cancel_gracefully: true,
         two_phase_job_commit: true,
+        vault_secrets: true,
         ..Features::default()
     }
 }

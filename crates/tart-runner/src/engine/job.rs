@@ -101,7 +101,12 @@ impl<'a> Job<'a> {
             if self.lost {
                 break;
             }
-            let pointless = planned.stage == Stage::CleanupFileVariables && self.guest.is_none();
+            let pointless = match planned.stage {
+                // It is over, or the job could not have been planned.
+                Stage::ResolveSecrets => true,
+                Stage::CleanupFileVariables => self.guest.is_none(),
+                _ => false,
+            };
             if pointless || !self.progress.is_due(&planned.stage) {
                 continue;
             }
@@ -172,9 +177,6 @@ impl<'a> Job<'a> {
         let name = stage.name();
         self.log.begin_section(&name, &stage.header(super::EXECUTOR));
         let result = match stage {
-            Stage::ResolveSecrets => Err(Failure::configuration(
-                "the job uses `secrets`, which this version of Tart does not support",
-            )),
             Stage::PrepareExecutor => self.prepare(scope, attempts).await,
             Stage::RestoreCache => self.restore_caches(scope).await,
             Stage::ArchiveCache | Stage::ArchiveCacheOnFailure => self.archive_caches(stage, scope).await,

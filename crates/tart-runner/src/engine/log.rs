@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tart_job::log::{LogOptions, Source};
+use tart_job::mask::MaskRules;
 use tart_job::sections::SectionOptions;
 use tart_job::timestamps::Channel;
 use tart_job::{Level, LogPipeline};
@@ -44,6 +45,11 @@ impl JobLog {
             filled.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
         };
         Self { pipeline: LogPipeline::new(options, Timestamp::now, Box::new(pass)), passed, sink }
+    }
+
+    /// Hides other phrases from now on.
+    pub(super) fn set_mask(&mut self, mask: MaskRules) {
+        self.pipeline.set_mask(mask);
     }
 
     /// Writes a line of the runner.

@@ -13,6 +13,7 @@ mod netns;
 mod network;
 mod peers;
 mod registry;
+mod secrets;
 mod services;
 mod signals;
 mod sources;
