@@ -12,7 +12,9 @@ use serde::Deserialize;
 
 pub use cache::{AuthenticationType, Azure, Cache, CacheType, Gcs, S3};
 pub use docker::{Docker, DockerService, PullPolicy};
-pub use microvm::{Accel, Driver, EgressMode, Factor, MicroVm, Network, NetworkMode, Pool, PoolPolicy};
+pub use microvm::{
+    Accel, Driver, EgressMode, Factor, HugePages, MicroVm, Network, NetworkMode, Pool, PoolPolicy,
+};
 pub use runner::{
     Artifact, BootVerify, CustomBuildDir, Executor, JobQueuingDuration, Monitoring, Runner,
     RunnerExperimental, Shell,

@@ -18,6 +18,7 @@ pub(crate) async fn within<T>(
     limit: Duration,
     future: impl Future<Output = Result<T, GuestError>>,
 ) -> Result<T, GuestError> {
+    let limit = tart_proto::time::scaled(limit);
     tokio::time::timeout(limit, future).await.unwrap_or(Err(GuestError::Timeout { what, limit }))
 }
 

@@ -14,6 +14,7 @@ pub mod frame;
 pub mod limits;
 pub mod message;
 pub mod mux;
+pub mod time;
 
 pub use frame::{Decoder, Frame, FrameError, FrameKind, Item, Preamble};
 pub use mux::{Incoming, Mux, MuxError, Role, Stream, StreamItem, StreamReader, StreamWriter};

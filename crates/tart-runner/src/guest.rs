@@ -123,7 +123,8 @@ impl JobGuest {
             steps = after_template(steps, &template_mounts(&setup.boot.helper), bytes);
         }
         let set_up = set_up(&guest, configure, &steps, request, &*attachment);
-        let listeners = match tokio::time::timeout(SET_UP_LIMIT, set_up).await {
+        let limit = tart_proto::time::scaled(SET_UP_LIMIT);
+        let listeners = match tokio::time::timeout(limit, set_up).await {
             Ok(Ok(listeners)) => listeners,
             Ok(Err(SetUpError::Guest(error))) if error.failure_kind().is_some() => {
                 return Err(GuestFailure::Refused(error.to_string()));
@@ -132,7 +133,7 @@ impl JobGuest {
                 return Err(GuestFailure::SetUp(explain(&*machine, &error).await));
             }
             Ok(Err(SetUpError::Translation(text))) => return Err(GuestFailure::SetUp(text)),
-            Err(_) => return Err(GuestFailure::SetUpTimeout(SET_UP_LIMIT)),
+            Err(_) => return Err(GuestFailure::SetUpTimeout(limit)),
         };
         Ok(Self {
             guest,

@@ -15,10 +15,12 @@ use tart_config::MicroVm;
 use tart_guest::{Guest, NoRelay};
 use tart_images::{ImageError, ImageSettings, Images};
 use tart_net::{Egress, NetError, Network};
+use tart_proto::time::scaled;
 use tart_registry::{RegistryError, RegistrySettings};
 use tart_vmm::{
-    Accel, AgentStream, Choice, Driver, FirecrackerDriver, FirecrackerOptions, MachineSpec, Origin,
-    PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir, Snapshot, VmmError, choose,
+    Accel, AgentStream, Bucket, Choice, Driver, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning,
+    HugePages, MachineSpec, Origin, PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir, Snapshot, VmmError,
+    choose,
 };
 use tokio::sync::watch;
 
@@ -119,7 +121,7 @@ impl HostSetup {
         let (store, mut boot) = assets.await.map_err(|_| HostError::Interrupted)??;
         let (driver, choice): (Arc<dyn Driver>, Choice) = match firecracker_program(config) {
             Some(binary) => {
-                let driver = firecracker(binary).await?;
+                let driver = firecracker(binary, tuning(config)).await?;
                 boot.kernel.clone_from(&boot.vmlinux);
                 (Arc::new(driver), Choice::required("Firecracker runs guests in no other way"))
             }
@@ -195,7 +197,7 @@ impl HostSetup {
             memory_bytes: config.memory.bytes(),
             disks: Vec::new(),
             nic: None,
-            boot_limit: config.boot_timeout,
+            boot_limit: scaled(config.boot_timeout),
             later_bytes: 0,
             origin: Origin::Boot,
         }
@@ -307,13 +309,28 @@ pub fn firecracker_program(config: &MicroVm) -> Option<PathBuf> {
     }
 }
 
-async fn firecracker(binary: PathBuf) -> Result<FirecrackerDriver, VmmError> {
+/// What the configuration says of Firecracker's machines.
+fn tuning(config: &MicroVm) -> FirecrackerTuning {
+    FirecrackerTuning {
+        huge_pages: match config.huge_pages {
+            tart_config::HugePages::None => HugePages::None,
+            tart_config::HugePages::TwoMib => HugePages::TwoMib,
+            tart_config::HugePages::Transparent => HugePages::Transparent,
+        },
+        cpu_template: config.cpu_template.clone(),
+        balloon: config.balloon,
+        disk_bandwidth: config.disk_bandwidth.map(|bytes| Bucket { size: bytes.bytes(), refill_ms: 1000 }),
+        ..FirecrackerTuning::default()
+    }
+}
+
+async fn firecracker(binary: PathBuf, tuning: FirecrackerTuning) -> Result<FirecrackerDriver, VmmError> {
     if let Some(reason) = tart_vmm::kvm_problem() {
         return Err(VmmError::NoKvm {
             reason: format!("{reason}; or set `driver = \"qemu\"`, which needs none"),
         });
     }
-    FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), ..FirecrackerOptions::default() }).await
+    FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), tuning }).await
 }
 
 async fn acceleration(config: &MicroVm, boot: &BootAssets, run_dir: &RunDir) -> Result<Choice, VmmError> {
@@ -329,10 +346,10 @@ async fn acceleration(config: &MicroVm, boot: &BootAssets, run_dir: &RunDir) -> 
         digest: &boot.digest,
         cache: &state_dir(config).join(PROBE_CACHE),
         run_dir: run_dir.path(),
-        limit: PROBE_LIMIT,
+        limit: scaled(PROBE_LIMIT),
     };
     let greet = |stream: AgentStream| -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
-        Box::pin(greet(stream, PROBE_LIMIT))
+        Box::pin(greet(stream, scaled(PROBE_LIMIT)))
     };
     choose(wish, &probe, &greet).await
 }

@@ -93,6 +93,7 @@ impl Gate {
         let arrived = Arc::clone(&self.arrived);
         async move {
             let mut receiver = arrived.subscribe();
+            let timeout = crate::state::on_this_host(timeout);
             let waited = tokio::time::timeout(timeout, receiver.wait_for(|seen| *seen >= count)).await;
             if waited.is_err() {
                 panic!("{caller}: {} of {count} requests at the gate after {timeout:?}", *arrived.borrow());

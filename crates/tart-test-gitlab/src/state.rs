@@ -162,6 +162,7 @@ impl Shared {
         look: impl FnMut(&State) -> Option<T>,
         describe: impl FnOnce(&State) -> String,
     ) -> T {
+        let timeout = on_this_host(timeout);
         match tokio::time::timeout(timeout, self.wait_until(look)).await {
             Ok(found) => found,
             Err(_) => {
@@ -175,4 +176,10 @@ impl Shared {
 /// 32 random hexadecimal digits.
 pub(crate) fn random_hex() -> String {
     uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// A time limit of a test, longer on a slow host by the factor of `TART_TIME_FACTOR`.
+pub(crate) fn on_this_host(limit: Duration) -> Duration {
+    let factor = std::env::var("TART_TIME_FACTOR").ok().and_then(|text| text.parse::<f64>().ok());
+    limit.mul_f64(factor.filter(|factor| factor.is_finite()).unwrap_or(1.0).clamp(1.0, 1000.0))
 }

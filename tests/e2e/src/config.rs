@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+/// The variable that names another guest's kernel for all tests, such as one for Firecracker without modules.
+const KERNEL: &str = "TART_E2E_KERNEL";
+
 /// What a test changes in its config.toml.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -81,11 +84,12 @@ impl Config {
     pub fn render(&self, url: &str, token: &str, state_dir: &Path) -> String {
         let Self { concurrent, log_format, vcpus, runner, microvm, network, docker } = self;
         let state_dir = state_dir.display();
+        let kernel = std::env::var(KERNEL).map(|kernel| format!("kernel = {kernel:?}\n")).unwrap_or_default();
         // Two jobs at once ask for two jobs at once.
         format!(
             "concurrent = {concurrent}\ncheck_interval = 1\nlog_level = \"debug\"\nlog_format = \"{log_format}\"\n\n[[runners]]\nname = \"e2e\"\n\
              url = \"{url}\"\ntoken = \"{token}\"\nexecutor = \"microvm\"\nrequest_concurrency = {concurrent}\n\
-             {runner}\n[runners.microvm]\nstate_dir = \"{state_dir}\"\nvcpus = {vcpus}\n{microvm}\n\
+             {runner}\n[runners.microvm]\nstate_dir = \"{state_dir}\"\nvcpus = {vcpus}\n{kernel}{microvm}\n\
              [runners.microvm.network]\n{network}\n[runners.docker]\n{docker}"
         )
     }

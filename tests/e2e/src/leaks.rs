@@ -31,7 +31,7 @@ impl Leftovers {
     #[must_use]
     pub fn wait_for_processes(&self, limit: Duration) -> Vec<i32> {
         let open = |(pid, _): &(i32, String)| Some((*pid, pidfd(*pid)?));
-        let limit = Timespec::try_from(limit).expect("limits of tests are small");
+        let limit = Timespec::try_from(tart_proto::time::scaled(limit)).expect("limits of tests are small");
         let running = self.processes.iter().filter_map(open).filter(|(_, fd)| {
             let mut ended = [PollFd::new(fd, PollFlags::IN)];
             !matches!(poll(&mut ended, Some(&limit)), Ok(1..))

@@ -47,6 +47,7 @@ impl Output {
                 }
             }
         };
+        let limit = tart_proto::time::scaled(limit);
         let timeout = tokio::time::timeout(limit, found).await;
         timeout.map_err(|_| format!("{text:?} was not printed within {limit:?}"))
     }

@@ -99,6 +99,7 @@ impl Process {
             while self.readers.join_next().await.is_some() {}
             status
         };
+        let limit = tart_proto::time::scaled(limit);
         match tokio::time::timeout(limit, ended).await {
             Ok(status) => status,
             Err(_) => panic!("`{}` did not end within {limit:?}", self.name),

@@ -16,6 +16,14 @@ pub struct MicroVm {
     pub driver: Driver,
     /// The Firecracker program.
     pub firecracker: Option<PathBuf>,
+    /// A CPU template of Firecracker.
+    pub cpu_template: Option<String>,
+    /// What huge pages back the memory of Firecracker's guests.
+    pub huge_pages: HugePages,
+    /// Whether Firecracker's guests give memory back that they do not use.
+    pub balloon: bool,
+    /// Bytes in a second that the scratch disk of a Firecracker guest reads and writes.
+    pub disk_bandwidth: Option<ByteSize>,
     /// How the guest's processor is run.
     pub accel: Accel,
     /// The guest's kernel; the installed one without it.
@@ -68,6 +76,10 @@ impl Default for MicroVm {
         Self {
             driver: Driver::default(),
             firecracker: None,
+            cpu_template: None,
+            huge_pages: HugePages::default(),
+            balloon: false,
+            disk_bandwidth: None,
             accel: Accel::default(),
             kernel: None,
             initrd: None,
@@ -187,6 +199,21 @@ pub enum Driver {
     Qemu,
     /// Firecracker.
     Firecracker,
+}
+
+/// What huge pages back a guest's memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum HugePages {
+    /// None.
+    #[default]
+    #[serde(rename = "none")]
+    None,
+    /// Those of 2 MiB that the administrator reserved.
+    #[serde(rename = "2M")]
+    TwoMib,
+    /// Whatever the host's kernel finds.
+    #[serde(rename = "transparent")]
+    Transparent,
 }
 
 /// How the guest's processor is run.

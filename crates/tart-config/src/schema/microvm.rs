@@ -1,6 +1,6 @@
 //! Tart's own keys: the VM of a job.
 
-use super::{Default, Key, Kind, Section, key, unset, with};
+use super::{Default, Key, Kind, Section, flag, key, unset, with};
 
 /// The most virtual processors a VM may be given.
 const PROCESSORS: Kind = Kind::Int(1, 1024);
@@ -22,6 +22,19 @@ pub(super) static SECTIONS: &[Section] = &[
                 "firecracker",
                 Kind::Path,
                 "The Firecracker program, 1.7 or later; without it TART_FIRECRACKER, then the search path",
+            ),
+            unset("cpu_template", Kind::Text, "Name of one of Firecracker's CPU templates, such as `T2`"),
+            with(
+                "huge_pages",
+                Kind::Choice(&["none", "2M", "transparent"]),
+                "\"none\"",
+                "Pages of the memory of Firecracker's guests; `2M` are those that the administrator reserved",
+            ),
+            flag("balloon", "Firecracker's guests give memory back that they do not use"),
+            unset(
+                "disk_bandwidth",
+                Kind::Size,
+                "Bytes in a second that a Firecracker guest's disk reads and writes",
             ),
             with(
                 "accel",

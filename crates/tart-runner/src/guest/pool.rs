@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tart_guest::Relay;
 use tart_net::{Network, RelayTargets, Reservation};
+use tart_proto::time::scaled;
 use tart_vmm::{Driver, MachineDir, MachineSpec, RunDir};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -127,7 +128,7 @@ impl Pool {
         loop {
             let ready = self.shared.pop()?;
             self.shared.changed.notify_one();
-            match timeout(PING_LIMIT, ready.started.guest.ping()).await {
+            match timeout(scaled(PING_LIMIT), ready.started.guest.ping()).await {
                 Ok(Ok(())) => return Some(ready),
                 answer => {
                     let id = ready.started.machine.id();

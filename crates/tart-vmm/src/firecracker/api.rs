@@ -54,6 +54,7 @@ impl Api {
 
     /// Sends a request and reads its answer, all within `limit`.
     pub(super) async fn call(&mut self, request: &Request, limit: Duration) -> Result<Value, ApiError> {
+        let limit = tart_proto::time::scaled(limit);
         let timeout = || ApiError::Timeout { path: request.path.clone(), limit };
         tokio::time::timeout(limit, self.exchange(request)).await.map_err(|_| timeout())?
     }

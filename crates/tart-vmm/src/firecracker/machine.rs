@@ -15,6 +15,7 @@ use std::{
 use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
 use tart_net::NicLink;
+use tart_proto::time::scaled;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -131,7 +132,7 @@ pub(super) async fn start(
     let (id, disks) = (spec.id.clone(), spec.disks.clone());
     let machine = FirecrackerMachine { id, process, vsock, dir, disks, template };
 
-    let limit = START_LIMIT.min(spec.boot_limit);
+    let limit = scaled(START_LIMIT).min(spec.boot_limit);
     let asked = tokio::select! {
         biased;
         asked = ask(&api_socket, &requests, limit) => asked,

@@ -3,6 +3,7 @@
 use std::{fs::File, io, os::fd::RawFd, time::Duration};
 
 use serde_json::{Value, json};
+use tart_proto::time::scaled;
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
     net::UnixListener,
@@ -42,7 +43,7 @@ pub(super) async fn save<W: AsyncWrite + Unpin>(
     qmp.execute("stop", json!({}), COMMAND_LIMIT).await?;
     capabilities(qmp, COMMAND_LIMIT).await?;
     let receiving = async {
-        let received = tokio::time::timeout(MIGRATION_LIMIT, receive(listener, state)).await;
+        let received = tokio::time::timeout(scaled(MIGRATION_LIMIT), receive(listener, state)).await;
         let failed = |error: io::Error| QmpError::Protocol(format!("its state was not received: {error}"));
         received.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)
     };
