@@ -174,9 +174,14 @@ impl HostSetup {
             }
             return None;
         };
+        // Images are verified objects of the store, or the administrator's own.
+        let mut later_images = vec![self.images.store().root().to_owned()];
+        later_images
+            .extend(self.config.image.iter().filter(|image| image.starts_with('/')).map(PathBuf::from));
         let spec = MachineSpec {
             disks: template_disks(&self.boot.helper),
             later_bytes: self.config.disk.bytes(),
+            later_images,
             origin: Origin::Snapshot(snapshot),
             ..self.machine()
         };
@@ -199,6 +204,7 @@ impl HostSetup {
             nic: None,
             boot_limit: scaled(config.boot_timeout),
             later_bytes: 0,
+            later_images: Vec::new(),
             origin: Origin::Boot,
         }
     }

@@ -61,6 +61,7 @@ impl Scene {
             nic: None,
             boot_limit: LIMIT,
             later_bytes: 0,
+            later_images: Vec::new(),
             origin: Origin::Boot,
         };
         Self { program, spec, machine_dir, _run_dir: run_dir, root }

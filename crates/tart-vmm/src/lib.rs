@@ -10,6 +10,7 @@
 mod accel;
 mod boot;
 mod cmdline;
+mod confine;
 mod console;
 mod error;
 mod firecracker;

@@ -23,7 +23,10 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use crate::ProcessStatus;
+use crate::{
+    ProcessStatus,
+    confine::{Allowed, Rules},
+};
 
 /// A program to start.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(crate) struct Launch {
     pub(crate) stdout: Option<OwnedFd>,
     /// The network namespace that it starts in, if not the runner's.
     pub(crate) namespace: Option<Arc<OwnedFd>>,
+    /// What it may open; anything without it.
+    pub(crate) allowed: Option<Allowed>,
     /// Largest file that it may write, in bytes.
     pub(crate) max_file: u64,
 }
@@ -80,6 +85,7 @@ fn spawn(launch: Launch) -> io::Result<(Process, ChildStderr)> {
     let stdout = launch.stdout.map_or_else(Stdio::null, Stdio::from);
     command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
     let namespace = launch.namespace;
+    let rules = launch.allowed.as_ref().map(Rules::new).transpose()?.flatten();
     let prepare = move || {
         setsid()?;
         set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -94,7 +100,10 @@ fn spawn(launch: Launch) -> io::Result<(Process, ChildStderr)> {
         for fd in &inherit {
             keep_across_exec(*fd)?;
         }
-        Ok(())
+        match &rules {
+            Some(rules) => rules.enter(),
+            None => Ok(()),
+        }
     };
     #[expect(unsafe_code, reason = "the standard library has no other way to prepare a child")]
     // SAFETY: `prepare` makes system calls only; it neither allocates nor takes locks, except for the error of a

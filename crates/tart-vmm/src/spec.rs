@@ -41,6 +41,8 @@ pub struct MachineSpec {
     pub disks: Vec<DiskSpec>,
     /// Bytes of the largest image that a writable disk without one gets later; 0 if none does.
     pub later_bytes: u64,
+    /// Where images come from that disks without one get later.
+    pub later_images: Vec<PathBuf>,
     /// The network device, if there is one.
     pub nic: Option<Nic>,
     /// How long the machine may take until its agent answers.

@@ -77,6 +77,7 @@ async fn fixture() -> Fixture {
         nic: None,
         boot_limit: LIMIT,
         later_bytes: 0,
+        later_images: Vec::new(),
         origin: Origin::Boot,
     };
     Fixture { driver, spec, machine_dir, _run_dir: run_dir, root }
@@ -303,6 +304,7 @@ async fn machines_go_on_from_one_that_was_saved() {
     let image = f.root.path().join("image");
     fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
     f.spec.origin = Origin::Snapshot(snapshot);
+    f.spec.later_images = vec![image.clone()];
     let (one_dir, two_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let in_dir = |dir: &tempfile::TempDir| MachineSpec { run_dir: dir.path().to_owned(), ..f.spec.clone() };
     let (one, two) = (in_dir(&one_dir), in_dir(&two_dir));

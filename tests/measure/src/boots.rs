@@ -97,6 +97,7 @@ impl Boots {
             disks: Vec::new(),
             nic: None,
             later_bytes: 0,
+            later_images: Vec::new(),
             origin: tart_vmm::Origin::Boot,
             boot_limit: limit,
         };

@@ -175,10 +175,15 @@ async fn prepare_repository(
     Ok(())
 }
 
+/// Copies a file with its time. Git takes a file of the size and time that the index has for unchanged, unless the index
+/// is no younger than the file: a younger copy of the index would hide a change of the same moment.
 fn copy(from: &Path, to: &Path) -> Result<(), LocalError> {
-    fs::copy(from, to)
-        .map(drop)
-        .map_err(|source| LocalError::File { what: "copy a file of the repository", source })
+    let copy = || {
+        fs::copy(from, to)?;
+        let time = fs::metadata(from)?.modified()?;
+        fs::File::options().write(true).open(to)?.set_modified(time)
+    };
+    copy().map_err(|source| LocalError::File { what: "copy a file of the repository", source })
 }
 
 async fn commit(git: &Git, tree: &str, head: Option<&str>) -> Result<String, LocalError> {

@@ -50,6 +50,7 @@ pub(super) async fn boot(
         nic: None,
         boot_limit: probe.limit,
         later_bytes: 0,
+        later_images: Vec::new(),
         origin: crate::Origin::Boot,
     };
     let start = Instant::now();

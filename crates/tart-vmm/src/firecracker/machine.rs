@@ -117,6 +117,8 @@ pub(super) async fn start(
         inherit,
         stdout: Some(console_far.into()),
         namespace,
+        // It has its own filters, and a jailer that Tart does not use yet.
+        allowed: None,
         max_file: spec.largest_writable().max(if is_template { spec.memory_bytes.max(MAX_STATE) } else { 0 }),
     };
     let launched = driver.launcher.launch(launch).await;

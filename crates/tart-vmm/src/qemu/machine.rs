@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     AgentStream, DiskSpec, ExitKind, Machine, MachineExit, MachineSpec, Origin, ProcessStatus, Snapshot,
-    VmmError, process::Launch, run_dir, snapshot::Unsealed, supervised::Supervised,
+    VmmError, confine::Allowed, process::Launch, run_dir, snapshot::Unsealed, supervised::Supervised,
 };
 
 /// The agent's socket in the machine's directory.
@@ -98,6 +98,7 @@ pub(super) async fn start(
         inherit,
         stdout: None,
         namespace: None,
+        allowed: Some(allowed(driver, spec)),
         max_file: spec.largest_writable(),
     };
     let (process, stderr) = driver
@@ -135,6 +136,18 @@ pub(super) async fn start(
     let said = process.said();
     let problem = if said.is_empty() { failure.to_string() } else { format!("{failure}: {said}") };
     Err(VmmError::Control { id: spec.id.clone(), problem })
+}
+
+/// What QEMU opens by its path.
+fn allowed(driver: &QemuDriver, spec: &MachineSpec) -> Allowed {
+    let images = |read_only| {
+        spec.disks.iter().filter(move |disk| disk.read_only == read_only).filter_map(|disk| disk.path.clone())
+    };
+    let own = [&driver.binary, &spec.kernel, &spec.initrd].into_iter().cloned();
+    Allowed {
+        read: own.chain(images(true)).chain(spec.later_images.iter().cloned()).collect(),
+        write: std::iter::once(spec.run_dir.clone()).chain(images(false)).collect(),
+    }
 }
 
 /// The files of a machine that is saved, or goes on from one that was.

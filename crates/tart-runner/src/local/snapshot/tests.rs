@@ -115,3 +115,23 @@ fn the_project_is_named_after_its_remote() {
         assert_eq!(path_of_remote(remote).as_deref(), path, "{remote}");
     }
 }
+
+#[tokio::test]
+async fn a_change_of_the_same_moment_and_size_is_seen() {
+    let directory = repository();
+    let moment = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let stamp = |name: &str| {
+        let file = fs::File::options().write(true).open(directory.path().join(name)).unwrap();
+        file.set_modified(moment).unwrap();
+    };
+    // Times of changes of the inode cannot be set, so git must not look at them.
+    git(directory.path(), &["config", "core.trustctime", "false"]);
+    fs::write(directory.path().join("kept"), "2\n").unwrap();
+    stamp("kept");
+    git(directory.path(), &["commit", "--quiet", "-am", "Second"]);
+    stamp(".git/index");
+    fs::write(directory.path().join("kept"), "3\n").unwrap();
+    stamp("kept");
+    let snapshot = Snapshot::take(directory.path()).await.unwrap();
+    assert!(snapshot.is_changed());
+}

@@ -29,6 +29,7 @@ fn spec() -> MachineSpec {
         }),
         boot_limit: Duration::from_secs(1),
         later_bytes: 0,
+        later_images: Vec::new(),
         origin: crate::Origin::Boot,
     }
 }

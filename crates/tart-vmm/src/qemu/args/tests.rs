@@ -22,6 +22,7 @@ fn spec() -> MachineSpec {
         nic: None,
         boot_limit: Duration::from_secs(120),
         later_bytes: 0,
+        later_images: Vec::new(),
         origin: crate::Origin::Boot,
     }
 }
