@@ -144,8 +144,11 @@ fn allowed(driver: &QemuDriver, spec: &MachineSpec) -> Allowed {
         spec.disks.iter().filter(move |disk| disk.read_only == read_only).filter_map(|disk| disk.path.clone())
     };
     let own = [&driver.binary, &spec.kernel, &spec.initrd].into_iter().cloned();
+    // One that is installed elsewhere has its libraries and firmware beside it.
+    let prefix = driver.binary.parent().and_then(Path::parent).unwrap_or(Path::new("/usr"));
+    let installed = ["lib", "lib64", "libexec", "share"].map(|name| prefix.join(name));
     Allowed {
-        read: own.chain(images(true)).chain(spec.later_images.iter().cloned()).collect(),
+        read: own.chain(installed).chain(images(true)).chain(spec.later_images.iter().cloned()).collect(),
         write: std::iter::once(spec.run_dir.clone()).chain(images(false)).collect(),
     }
 }
