@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use crate::{ArchiveError, Purpose, Request, extract_zip};
 
 /// The exit code that says that nothing matched, which is no failure.
-const NOTHING: u8 = 3;
+pub const NOTHING: u8 = 3;
 /// The longest request, in bytes.
 const LONGEST_REQUEST: u64 = 4 << 20;
 

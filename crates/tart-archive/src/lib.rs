@@ -19,7 +19,7 @@ mod zip;
 pub use error::ArchiveError;
 pub use extract::{Extracted, extract_zip};
 pub use glob::{Pattern, is_pattern};
-pub use helper::helper;
+pub use helper::{NOTHING, helper};
 pub use level::Level;
 pub use members::{write_gzip, write_raw};
 pub use request::{Format, Purpose, Request};

@@ -170,6 +170,11 @@ impl JobHandle {
         self.id
     }
 
+    /// The client of the job's server.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// What calls of other modules need.
     pub(crate) fn parts(&self) -> (&Client, i64, &Token) {
         (&self.client, self.id, &self.token)

@@ -164,12 +164,12 @@ pub fn stages(payload: &JobPayload, attempts: Attempts) -> Vec<PlannedStage> {
 pub const AFTER_SCRIPT: &str = "after_script";
 
 /// Whether an entry of `cache` saves or restores anything at all.
-fn is_cache(cache: &Cache) -> bool {
+pub fn is_cache(cache: &Cache) -> bool {
     !cache.paths.is_empty() || cache.untracked
 }
 
 /// Whether an entry of `artifacts` uploads anything at all.
-fn is_artifact(artifact: &Artifact) -> bool {
+pub fn is_artifact(artifact: &Artifact) -> bool {
     !artifact.paths.is_empty() || artifact.untracked
 }
 

@@ -105,13 +105,13 @@ impl JobGuest {
     pub(crate) async fn boot(setup: &HostSetup, request: &GuestRequest) -> Result<Self, GuestFailure> {
         let running = setup.pool.as_ref().map(Pool::running);
         let attach = attach_request(setup, request);
-        let placed = match from_pool(setup, request, &attach).await {
+        let services: Vec<_> = request.services.iter().map(|service| service.image.clone()).collect();
+        let placed = match from_pool(setup, request, &services, &attach).await {
             Some(placed) => placed,
-            None => place(setup, request, &attach).await?,
+            None => place(setup, request, &services, &attach).await?,
         };
         let Placed { started, start, attachment, scratch, dir } = placed;
         let Started { guest, machine, hello, took } = started;
-        let services: Vec<_> = request.services.iter().map(|service| service.image.clone()).collect();
         let layout = layout(setup, request, &services, scratch.path());
         let ready = Instant::now();
         let configure = configuration(&request.hostname)?;

@@ -4,7 +4,6 @@
 //! gives a [`JobReport`]. Whoever starts jobs (the daemon, `tart exec`) brings the job's payload, a [`JobLogSink`] for
 //! its log, and a channel of [`JobSignal`]s to end it early.
 
-mod artifacts;
 mod cache;
 pub mod daemon;
 mod engine;
@@ -12,7 +11,6 @@ mod guest;
 mod host;
 pub mod local;
 
-pub use artifacts::Artifacts;
 pub use cache::{CacheScope, CacheStore};
 pub use engine::{
     JobLogSink, JobObserver, JobReport, JobRun, JobSignal, JobUsage, NoObserver, Timings, run_job,

@@ -81,6 +81,10 @@ pub enum VmmError {
 }
 
 impl VmmError {
+    pub(crate) fn control(id: &str, problem: impl ToString) -> Self {
+        Self::Control { id: id.to_owned(), problem: problem.to_string() }
+    }
+
     pub(crate) fn system(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::System { what: what.into(), source: source.into() }
     }

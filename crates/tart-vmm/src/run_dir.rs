@@ -9,7 +9,10 @@ mod record;
 use std::{
     fs::{self, DirBuilder, File, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::{DirBuilderExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -97,6 +100,11 @@ impl Drop for MachineDir {
     fn drop(&mut self) {
         remove(&self.path);
     }
+}
+
+/// A path to a file in an open directory that always fits a socket address, however long the directory's own path is.
+pub(crate) fn path_in(dir: &OwnedFd, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))
 }
 
 fn remove(path: &Path) {

@@ -20,10 +20,7 @@ pub(crate) const MAX_STATE: u64 = 64 << 20;
 
 /// What a machine was when it was saved. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct Snapshot(Arc<Contents>);
-
-#[derive(Debug)]
-struct Contents {
+pub struct Snapshot {
     memory: Arc<OwnedFd>,
     state: Arc<OwnedFd>,
     memory_bytes: u64,
@@ -33,7 +30,7 @@ impl Snapshot {
     /// The guest's memory in bytes: that of the machines that start from it.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        self.0.memory_bytes
+        self.memory_bytes
     }
 
     /// Host memory that it holds, in bytes.
@@ -41,17 +38,17 @@ impl Snapshot {
     pub fn resident_bytes(&self) -> u64 {
         let blocks =
             |fd: &OwnedFd| rustix::fs::fstat(fd).map_or(0, |stat| stat.st_blocks.unsigned_abs() * 512);
-        blocks(&self.0.memory) + blocks(&self.0.state)
+        blocks(&self.memory) + blocks(&self.state)
     }
 
     /// The memory file. It is sealed: it can only be mapped privately.
     pub(crate) fn memory(&self) -> Arc<OwnedFd> {
-        self.0.memory.clone()
+        self.memory.clone()
     }
 
     /// The device state, from its beginning, for one reader.
     pub(crate) fn state(&self) -> io::Result<OwnedFd> {
-        reopen(&self.0.state)
+        reopen(&self.state)
     }
 }
 
@@ -83,7 +80,7 @@ impl Unsealed {
             rustix::fs::fcntl_add_seals(fd, seals).map_err(failed)?;
         }
         let Self { memory, state, memory_bytes } = self;
-        Ok(Snapshot(Arc::new(Contents { memory, state, memory_bytes })))
+        Ok(Snapshot { memory, state, memory_bytes })
     }
 }
 

@@ -123,6 +123,16 @@ impl MachineSpec {
     }
 }
 
+/// The disk of a serial that has no image yet, with its position.
+pub(crate) fn empty_disk<'d>(
+    id: &str,
+    disks: &'d [DiskSpec],
+    serial: &str,
+) -> Result<(usize, &'d DiskSpec), VmmError> {
+    let found = disks.iter().enumerate().find(|(_, disk)| disk.serial == serial && disk.path.is_none());
+    found.ok_or_else(|| VmmError::control(id, format!("has no empty disk `{serial}`")))
+}
+
 /// Checks the name of a machine, which is also that of its directory.
 pub(crate) fn check_id(id: &str) -> Result<(), VmmError> {
     if is_word(id, MAX_ID, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {

@@ -1,7 +1,6 @@
 //! Whether guests come up, every time, on a machine that has other things to do.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,6 +11,7 @@ use tart_vmm::{
     await_boot, choose,
 };
 
+use crate::load::Load;
 use crate::report::{line, quantile, seconds};
 
 /// How guests are booted.
@@ -135,36 +135,4 @@ async fn driver(boot: &BootAssets, run_dir: &RunDir) -> Result<QemuDriver> {
     };
     let choice = choose(Accel::Auto, &probe, greet).await?;
     Ok(QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration }).await?)
-}
-
-/// One busy thread for each processor, until this is dropped.
-struct Load {
-    ended: Arc<AtomicBool>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Load {
-    fn start() -> Self {
-        let ended = Arc::new(AtomicBool::new(false));
-        let count = std::thread::available_parallelism().map_or(1, usize::from);
-        let busy = || {
-            let ended = Arc::clone(&ended);
-            std::thread::spawn(move || {
-                while !ended.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            })
-        };
-        let threads = std::iter::repeat_with(busy).take(count).collect();
-        Self { ended, threads }
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            thread.join().ok();
-        }
-    }
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod boots;
 mod images;
+mod load;
 mod network;
 mod report;
 mod services;

@@ -2,9 +2,6 @@
 //! guest that waits takes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,6 +9,7 @@ use tart_e2e::{Config, JOB, Process, Scene};
 use tart_test_gitlab::{JobSpec, JobState, ProjectHandle, Variable};
 
 use crate::bench::record::Record;
+use crate::load::Load;
 use crate::report::{line, quantile, row};
 
 /// Machines whose memory is measured.
@@ -140,36 +138,4 @@ fn rollup(pid: i32) -> Option<BTreeMap<String, u64>> {
         Some((key.to_owned(), value.split_whitespace().next()?.parse().ok()?))
     };
     Some(text.lines().filter_map(pair).collect())
-}
-
-/// Keeps all processors busy.
-struct Load {
-    ends: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Load {
-    fn start() -> Self {
-        let ends = Arc::new(AtomicBool::new(false));
-        let count = std::thread::available_parallelism().map_or(1, usize::from);
-        let spin = |ends: Arc<AtomicBool>| {
-            move || {
-                while !ends.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            }
-        };
-        let threads = (0..count).map(|_| std::thread::spawn(spin(ends.clone()))).collect();
-        Self { ends, threads }
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // A loop cannot panic.
-            let _ended = thread.join();
-        }
-    }
 }

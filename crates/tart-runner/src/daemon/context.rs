@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tart_config::Runner;
-use tart_gitlab::AssignedJob;
+use tart_gitlab::{AssignedJob, JobHandle};
 use tart_job::context::{Product, RunnerContext, RunnerScripts, TlsFiles};
 use tart_net::{Allowed, Endpoint};
 use tart_spec::{ConfigInfo, Features, VersionInfo};
@@ -14,7 +14,7 @@ use url::Url;
 use super::DaemonOptions;
 use super::entry::Entry;
 use super::slots::Slot;
-use crate::{Artifacts, CacheScope, JobRun};
+use crate::{CacheScope, JobRun};
 
 /// What this version can do. A server fails jobs that need what is missing here, so this is kept truthful: features
 /// come with the code that has them.
@@ -73,7 +73,7 @@ pub(super) async fn job_run(
     job: &AssignedJob,
     slot: &Slot,
     options: &DaemonOptions,
-    artifacts: Artifacts,
+    handle: &JobHandle,
 ) -> JobRun {
     let runner = &entry.runner;
     let context = RunnerContext {
@@ -108,7 +108,7 @@ pub(super) async fn job_run(
         runner: Arc::clone(runner),
         system_id: options.system_id.as_str().to_owned(),
         image: None,
-        artifacts: Some(artifacts),
+        artifacts: Some(handle.clone()),
         cache: Some(CacheScope::project(
             &runner.url,
             &entry.token.short(),

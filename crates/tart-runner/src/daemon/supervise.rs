@@ -19,7 +19,7 @@ use super::entry::Entry;
 use super::executor::JobExecutor;
 use super::slots::Slot;
 use super::{DaemonOptions, context};
-use crate::{Artifacts, JobObserver, JobReport, JobSignal};
+use crate::{JobObserver, JobReport, JobSignal};
 
 /// A job, and what it is run with.
 pub(super) struct Assignment {
@@ -92,8 +92,7 @@ async fn execute(assignment: Assignment) -> Option<Verdict> {
         trace.writer().write(runner_line(Level::Error, &format!("Job failed: {failure}")).as_bytes());
         Verdict::Failed(failure)
     } else {
-        let artifacts = Artifacts::new(handle.clone(), entry.client.clone());
-        let run = context::job_run(&entry, &job, &slot, &options, artifacts).await;
+        let run = context::job_run(&entry, &job, &slot, &options, &handle).await;
         let (_signals, signal) = merge(trace.signals(), interrupt);
         let observer = Observer { trace: &trace };
         let running = executor.run(run, trace.writer(), signal, &observer);

@@ -7,15 +7,15 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tart_archive::{Format, Request};
-use tart_gitlab::{ApiError, ArtifactUpload, DownloadError, UploadError};
+use tart_archive::Request;
+use tart_gitlab::{ApiError, ArtifactUpload, DownloadError, JobHandle, UploadError};
 use tart_guest::{CommandEvent, Guest};
 use tart_job::Level;
 use tart_job::flags::Flag;
 use tart_job::outcome::Failure;
-use tart_job::stages::{Stage, is_due};
+use tart_job::stages::{Stage, is_artifact, is_due};
 use tart_proto::message::ExitStatus;
-use tart_spec::Dependency;
+use tart_spec::{Artifact, Dependency};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::io::StreamReader;
@@ -24,7 +24,6 @@ use super::control::Scope;
 use super::job::Job;
 use super::script::Broken;
 use super::transfer::{self, NOTHING, Unpacked};
-use crate::Artifacts;
 use crate::guest::JobGuest;
 use plan::{Planned, plan};
 
@@ -58,9 +57,9 @@ impl Job<'_> {
         let Some((server, guest)) = self.artifacts_begin() else { return Ok(()) };
         let succeeded = *stage == Stage::UploadArtifactsOnSuccess;
         let run = self.run;
-        let artifacts = run.payload.artifacts.iter().filter(|artifact| is_due(&artifact.when, succeeded));
+        let due = |artifact: &&Artifact| is_artifact(artifact) && is_due(&artifact.when, succeeded);
         let mut result = Ok(());
-        for artifact in artifacts.filter(|artifact| !artifact.paths.is_empty() || artifact.untracked) {
+        for artifact in run.payload.artifacts.iter().filter(due) {
             result = match plan(artifact, self.plan) {
                 Ok(planned) => self.upload(&server, &guest, stage, &planned, scope).await,
                 Err(reason) => {
@@ -93,7 +92,7 @@ impl Job<'_> {
         result
     }
 
-    fn artifacts_begin(&mut self) -> Option<(Artifacts, JobGuest)> {
+    fn artifacts_begin(&mut self) -> Option<(JobHandle, JobGuest)> {
         let Some(server) = self.run.artifacts.clone() else {
             let text = "artifacts are neither downloaded nor kept: there is no server";
             self.log.line(Level::Warning, text);
@@ -105,7 +104,7 @@ impl Job<'_> {
     /// One upload with its tries.
     async fn upload(
         &mut self,
-        server: &Artifacts,
+        server: &JobHandle,
         guest: &JobGuest,
         stage: &Stage,
         planned: &Planned,
@@ -153,7 +152,7 @@ impl Job<'_> {
 
     async fn try_upload(
         &mut self,
-        server: &Artifacts,
+        server: &JobHandle,
         agent: &Guest,
         stage: &Stage,
         upload: &ArtifactUpload,
@@ -164,7 +163,7 @@ impl Job<'_> {
         let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
         let mut sender = Some(sender);
         let pieces = futures::stream::poll_fn(move |cx| receiver.poll_recv(cx));
-        let uploading = server.upload(upload, StreamReader::new(pieces));
+        let uploading = server.upload_artifacts(upload, StreamReader::new(pieces));
         tokio::pin!(uploading);
         // The request begins with the first byte: there may be nothing to upload.
         let mut begun = false;
@@ -214,7 +213,7 @@ impl Job<'_> {
     /// One download with its tries.
     async fn download(
         &mut self,
-        server: &Artifacts,
+        server: &JobHandle,
         guest: &JobGuest,
         other: &Dependency,
         scope: &Scope,
@@ -256,13 +255,15 @@ impl Job<'_> {
     /// Where the archive came from, if not from the server itself.
     async fn try_download(
         &mut self,
-        server: &Artifacts,
+        server: &JobHandle,
         agent: &Guest,
         other: &Dependency,
         direct: bool,
         scope: &Scope,
     ) -> Result<Result<Option<String>, Undelivered>, Broken> {
-        let begun = self.control.unless_halted(scope, server.download(other, direct)).await?;
+        let token = other.token.clone().into();
+        let download = server.client().download_artifacts(other.id, &token, direct);
+        let begun = self.control.unless_halted(scope, download).await?;
         let archive = match begun {
             Ok(archive) => archive,
             Err(error) => return Ok(Err(Undelivered::Server(error))),
@@ -295,13 +296,4 @@ async fn reserve(
     sender: Option<&mpsc::Sender<io::Result<Bytes>>>,
 ) -> Option<mpsc::Permit<'_, io::Result<Bytes>>> {
     sender?.reserve().await.ok()
-}
-
-/// The suffix of an archive's name.
-fn suffix(format: Format) -> &'static str {
-    match format {
-        Format::Zip => ".zip",
-        Format::Gzip => ".gz",
-        Format::Raw => "",
-    }
 }

@@ -6,13 +6,11 @@ mod keys;
 use std::fs::File;
 use std::io;
 
-use bytes::Bytes;
-use futures::{Stream, StreamExt};
 use tart_archive::{Level as Compression, Purpose, Request};
 use tart_guest::{CommandEvent, Guest};
 use tart_job::Level;
 use tart_job::outcome::Failure;
-use tart_job::stages::{Stage, is_due};
+use tart_job::stages::{Stage, is_cache, is_due};
 use tart_proto::message::ExitStatus;
 use tart_spec::Cache;
 use tokio::io::AsyncWriteExt;
@@ -241,46 +239,6 @@ impl Job<'_> {
             }
         }
     }
-
-    /// Has the helper take an archive apart.
-    pub(super) async fn unpack(
-        &mut self,
-        agent: &Guest,
-        stage: &Stage,
-        directory: &str,
-        archive: impl Stream<Item = io::Result<Bytes>>,
-        scope: &Scope,
-    ) -> Result<Unpacked, Broken> {
-        let mut command = agent.exec(&transfer::helper("extract", directory, stage)).await?;
-        let control = command.control();
-        let feed = async move {
-            let mut archive = std::pin::pin!(archive);
-            while let Some(piece) = archive.next().await {
-                transfer::write(&control, piece.map_err(transfer::Fed::Source)?).await?;
-            }
-            control.close_stdin().await.map_err(transfer::Fed::Guest)
-        };
-        let mut feed = std::pin::pin!(feed);
-        let mut fed = false;
-        loop {
-            tokio::select! {
-                biased;
-                failure = self.control.halted(scope) => return Err(failure.into()),
-                done = &mut feed, if !fed => match done {
-                    Ok(()) => fed = true,
-                    // A helper that ended says why.
-                    Err(transfer::Fed::Guest(tart_guest::GuestError::Ended)) => fed = true,
-                    Err(transfer::Fed::Guest(error)) => return Err(error.into()),
-                    Err(transfer::Fed::Source(error)) => return Ok(Unpacked::Source(error)),
-                },
-                event = command.next() => match event? {
-                    CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes) => self.log.output(&bytes),
-                    CommandEvent::Exited(exited) if exited.status == ExitStatus::Code(0) => return Ok(Unpacked::Done),
-                    CommandEvent::Exited(_) => return Ok(Unpacked::Helper),
-                },
-            }
-        }
-    }
 }
 
 /// How an archive came to its end.
@@ -291,8 +249,4 @@ enum Packed {
     Helper,
     TooLarge,
     Store(io::Error),
-}
-
-fn is_cache(cache: &Cache) -> bool {
-    !cache.paths.is_empty() || cache.untracked
 }

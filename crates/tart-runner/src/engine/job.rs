@@ -1,5 +1,6 @@
 //! The stages of one job, one after the other.
 
+use std::fmt;
 use std::time::Duration;
 
 use tart_guest::GuestError;
@@ -158,9 +159,7 @@ impl<'a> Job<'a> {
             if final_one || failed >= planned.attempts {
                 return Err(failure);
             }
-            let delay = retry_delay(failed, self.plan.flags.is_on(Flag::ExponentialBackoffStageRetry));
-            let text = format!("{} failed: {failure}; retrying in {} s...", stage.name(), delay.as_secs());
-            self.log.line(Level::Warning, &text);
+            let delay = announce_retry(stage, &failure, failed, self.plan, &mut self.log);
             self.control.unless_halted(&scope, sleep(delay)).await?;
             if let Some(before) = &planned.before_retry {
                 match self.section(before, &scope, 1).await {
@@ -345,6 +344,20 @@ impl<'a> Job<'a> {
             self.log.line(Level::Warning, &explain::disk_full(config.disk));
         }
     }
+}
+
+/// Says why a stage is tried again, and after what time that is.
+pub(super) fn announce_retry(
+    stage: &Stage,
+    failure: &dyn fmt::Display,
+    failed: u32,
+    plan: &JobPlan,
+    log: &mut JobLog,
+) -> Duration {
+    let delay = retry_delay(failed, plan.flags.is_on(Flag::ExponentialBackoffStageRetry));
+    let text = format!("{} failed: {failure}; retrying in {} s...", stage.name(), delay.as_secs());
+    log.line(Level::Warning, &text);
+    delay
 }
 
 /// Whether a request to cancel ends the stage. After the script there is nothing left to cancel.

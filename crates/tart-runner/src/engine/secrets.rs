@@ -4,12 +4,13 @@ use tart_job::Level;
 use tart_job::flags::Flag;
 use tart_job::outcome::Failure;
 use tart_job::plan::JobPlan;
-use tart_job::stages::{Stage, retry_delay};
+use tart_job::stages::Stage;
 use tart_secrets::{Cause, Resolver, SecretError};
 use tart_spec::{FailureReason, Variable};
 use tokio::time::sleep;
 
 use super::control::{Control, Scope};
+use super::job::announce_retry;
 use super::log::JobLog;
 use super::{EXECUTOR, JobRun};
 
@@ -47,10 +48,7 @@ async fn with_tries(
         if failed >= plan.settings.attempts.secrets {
             return Err(failure(&error));
         }
-        let delay = retry_delay(failed, plan.flags.is_on(Flag::ExponentialBackoffStageRetry));
-        let name = Stage::ResolveSecrets.name();
-        let text = format!("{name} failed: {error}; retrying in {} s...", delay.as_secs());
-        log.line(Level::Warning, &text);
+        let delay = announce_retry(&Stage::ResolveSecrets, &error, failed, plan, log);
         control.unless_halted(&scope, sleep(delay)).await?;
     }
 }

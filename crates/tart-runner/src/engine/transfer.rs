@@ -3,16 +3,19 @@
 use std::io;
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use tart_archive::Request;
-use tart_guest::{Command, CommandControl, Guest, GuestError};
+use tart_guest::{Command, CommandControl, CommandEvent, Guest, GuestError};
 use tart_job::stages::Stage;
 use tart_proto::limits::MAX_DATA;
-use tart_proto::message::{Exec, HELPER, Limits, Output, Root};
+use tart_proto::message::{Exec, ExitStatus, HELPER, Limits, Output, Root};
 
-use super::script::{self, PATH};
+use super::control::Scope;
+use super::job::Job;
+use super::script::{self, Broken, PATH};
 
-/// The helper's exit code when nothing is to be archived.
-pub(super) const NOTHING: i32 = 3;
+/// The helper's exit code when nothing is to be archived, as the guest tells codes.
+pub(super) const NOTHING: i32 = tart_archive::NOTHING as i32;
 
 /// How taking an archive apart ended.
 pub(super) enum Unpacked {
@@ -24,13 +27,19 @@ pub(super) enum Unpacked {
 }
 
 /// Why the helper was not fed to the end.
-pub(super) enum Fed {
+enum Fed {
     Source(io::Error),
     Guest(GuestError),
 }
 
+impl From<GuestError> for Fed {
+    fn from(error: GuestError) -> Self {
+        Self::Guest(error)
+    }
+}
+
 /// The helper in the tree of git, as root: what it makes is the job's to change, since its directories are.
-pub(super) fn helper(verb: &str, directory: &str, stage: &Stage) -> Exec {
+fn helper(verb: &str, directory: &str, stage: &Stage) -> Exec {
     Exec {
         root: Root::Helper,
         argv: vec![HELPER.to_owned(), verb.to_owned()],
@@ -48,22 +57,64 @@ pub(super) fn helper(verb: &str, directory: &str, stage: &Stage) -> Exec {
 pub(super) async fn ask(agent: &Guest, stage: &Stage, request: &Request) -> Result<Command, GuestError> {
     let command = agent.exec(&helper("archive", "/", stage)).await?;
     let control = command.control();
-    match write(&control, request.encode().into()).await {
+    let asked = async {
+        write(&control, request.encode().into()).await?;
+        control.close_stdin().await
+    };
+    match asked.await {
         // A helper that ended says why.
-        Ok(()) | Err(Fed::Source(_) | Fed::Guest(GuestError::Ended)) => {}
-        Err(Fed::Guest(error)) => return Err(error),
-    }
-    match control.close_stdin().await {
         Ok(()) | Err(GuestError::Ended) => Ok(command),
         Err(error) => Err(error),
     }
 }
 
 /// Writes to a command in pieces that fit a frame.
-pub(super) async fn write(control: &CommandControl, mut bytes: Bytes) -> Result<(), Fed> {
+async fn write(control: &CommandControl, mut bytes: Bytes) -> Result<(), GuestError> {
     while !bytes.is_empty() {
         let piece = bytes.split_to(bytes.len().min(MAX_DATA));
-        control.write_stdin(piece).await.map_err(Fed::Guest)?;
+        control.write_stdin(piece).await?;
     }
     Ok(())
+}
+
+impl Job<'_> {
+    /// Has the helper take an archive apart.
+    pub(super) async fn unpack(
+        &mut self,
+        agent: &Guest,
+        stage: &Stage,
+        directory: &str,
+        archive: impl Stream<Item = io::Result<Bytes>>,
+        scope: &Scope,
+    ) -> Result<Unpacked, Broken> {
+        let mut command = agent.exec(&helper("extract", directory, stage)).await?;
+        let control = command.control();
+        let feed = async move {
+            let mut archive = std::pin::pin!(archive);
+            while let Some(piece) = archive.next().await {
+                write(&control, piece.map_err(Fed::Source)?).await?;
+            }
+            Ok(control.close_stdin().await?)
+        };
+        let mut feed = std::pin::pin!(feed);
+        let mut fed = false;
+        loop {
+            tokio::select! {
+                biased;
+                failure = self.control.halted(scope) => return Err(failure.into()),
+                done = &mut feed, if !fed => match done {
+                    Ok(()) => fed = true,
+                    // A helper that ended says why.
+                    Err(Fed::Guest(GuestError::Ended)) => fed = true,
+                    Err(Fed::Guest(error)) => return Err(error.into()),
+                    Err(Fed::Source(error)) => return Ok(Unpacked::Source(error)),
+                },
+                event = command.next() => match event? {
+                    CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes) => self.log.output(&bytes),
+                    CommandEvent::Exited(exited) if exited.status == ExitStatus::Code(0) => return Ok(Unpacked::Done),
+                    CommandEvent::Exited(_) => return Ok(Unpacked::Helper),
+                },
+            }
+        }
+    }
 }

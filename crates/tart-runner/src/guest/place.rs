@@ -42,11 +42,11 @@ pub(super) fn layout<'a>(
 pub(super) async fn from_pool(
     setup: &HostSetup,
     request: &GuestRequest,
+    services: &[ImageDisk],
     attach: &AttachRequest,
 ) -> Option<Placed> {
     let pool = setup.pool.as_ref()?;
-    let services: Vec<_> = request.services.iter().map(|service| service.image.clone()).collect();
-    let disks = |scratch: &Path| layout(setup, request, &services, scratch).disks();
+    let disks = |scratch: &Path| layout(setup, request, services, scratch).disks();
     fill(template_disks(&setup.boot.helper), specs(disks(Path::new(SCRATCH))))?;
     let begin = Instant::now();
     let ready = pool.take().await?;
@@ -85,16 +85,16 @@ async fn occupy(
 pub(super) async fn place(
     setup: &HostSetup,
     request: &GuestRequest,
+    services: &[ImageDisk],
     attach: &AttachRequest,
 ) -> Result<Placed, GuestFailure> {
     let dir = setup.run_dir.machine(&request.id)?;
     let (scratch, attachment) = tokio::join!(scratch(setup, dir.path()), setup.network.attach(attach));
     let (scratch, attachment) = (scratch?, attachment?);
-    let services: Vec<_> = request.services.iter().map(|service| service.image.clone()).collect();
     let mut spec = MachineSpec {
         id: request.id.clone(),
         run_dir: dir.path().to_owned(),
-        disks: specs(layout(setup, request, &services, scratch.path()).disks()),
+        disks: specs(layout(setup, request, services, scratch.path()).disks()),
         nic: attachment.guest().nic.clone(),
         ..setup.machine()
     };

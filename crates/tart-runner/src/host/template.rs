@@ -27,7 +27,7 @@ const MAX_KEPT: usize = 8;
 /// Name of the machine that is saved.
 const MACHINE: &str = "template";
 
-/// Digits of a name.
+/// Bytes of a digest that make a name.
 const NAME_BYTES: usize = 16;
 
 /// The snapshot for this host's jobs: as kept, or made now, which takes as long as a boot.
@@ -158,7 +158,7 @@ fn name(setup: &HostSetup, nic: Option<&Nic>) -> io::Result<String> {
     }
     facts.push_str(&host());
     let digest = Sha256::digest(facts.as_bytes());
-    Ok(digest.iter().take(NAME_BYTES).map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(&digest[..NAME_BYTES]))
 }
 
 /// The host's kernel and processor: state of the one is none of the other.

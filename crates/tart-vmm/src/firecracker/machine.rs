@@ -23,11 +23,11 @@ use super::{
     api::{Api, ApiError},
     exit,
     requests::{self, Request},
-    vsock::{self, Vsock},
+    vsock::Vsock,
 };
 use crate::{
     AgentStream, DiskSpec, Machine, MachineExit, MachineSpec, Origin, Snapshot, VmmError, process::Launch,
-    run_dir, snapshot::MAX_STATE, supervised::Supervised,
+    run_dir, snapshot::MAX_STATE, spec, supervised::Supervised,
 };
 
 /// The API's socket in the machine's directory.
@@ -97,7 +97,7 @@ pub(super) async fn start(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::open(&spec.run_dir, flags, Mode::empty())
         .map_err(|e| VmmError::system(what("open the directory"), e))?;
-    let api_socket = vsock::path(&dir, API_SOCKET);
+    let api_socket = run_dir::path_in(&dir, API_SOCKET);
     let second = dir.try_clone().map_err(|e| VmmError::system(what("open the directory"), e))?;
     let vsock = match spec.origin {
         Origin::Boot | Origin::Template => {
@@ -181,11 +181,11 @@ impl FirecrackerMachine {
     }
 
     fn control(&self, problem: impl ToString) -> VmmError {
-        VmmError::Control { id: self.id.clone(), problem: problem.to_string() }
+        VmmError::control(&self.id, problem)
     }
 
     async fn call(&self, requests: &[Request]) -> Result<(), VmmError> {
-        let asked = ask(&vsock::path(&self.dir, API_SOCKET), requests, CALL_LIMIT).await;
+        let asked = ask(&run_dir::path_in(&self.dir, API_SOCKET), requests, CALL_LIMIT).await;
         asked.map_err(|error| self.control(error))
     }
 }
@@ -213,7 +213,7 @@ impl Machine for FirecrackerMachine {
         self.kill().await;
         saved?;
         let [memory, state] = [requests::SAVED_MEMORY, requests::SAVED_STATE].map(|name| {
-            let path = vsock::path(&self.dir, name);
+            let path = run_dir::path_in(&self.dir, name);
             let file = File::open(&path);
             // It is as large as the machine's memory, and nobody needs it any more.
             let _absent = std::fs::remove_file(&path);
@@ -225,8 +225,7 @@ impl Machine for FirecrackerMachine {
     }
 
     async fn insert_disk(&self, serial: &str, image: &Path) -> Result<(), VmmError> {
-        let slot = self.disks.iter().position(|disk| disk.serial == serial && disk.path.is_none());
-        let position = slot.ok_or_else(|| self.control(format!("has no empty disk `{serial}`")))?;
+        let (position, _) = spec::empty_disk(&self.id, &self.disks, serial)?;
         let image = image.to_str().ok_or_else(|| self.control("cannot be told a path that is not UTF-8"))?;
         self.call(&[requests::insert(position, image)]).await
     }

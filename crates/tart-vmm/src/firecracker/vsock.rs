@@ -3,7 +3,7 @@
 //! The agent connects out once as it comes up: Firecracker then connects to `<socket>_<port>`, where the driver listens.
 //! Later streams are asked for at `<socket>` by the line `CONNECT <port>`.
 
-use std::{io, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::requests::VSOCK;
+use crate::run_dir::path_in;
 
 /// Port of the agent in the guest, and the one on the host that it reports to.
 const PORT: u32 = 1024;
@@ -37,7 +38,7 @@ pub(super) struct Vsock {
 impl Vsock {
     /// Listens in a machine's directory for the agent's report.
     pub(super) fn listen(dir: OwnedFd) -> io::Result<Self> {
-        let reports = UnixListener::bind(path(&dir, &format!("{VSOCK}_{PORT}")))?;
+        let reports = UnixListener::bind(path_in(&dir, &format!("{VSOCK}_{PORT}")))?;
         Ok(Self { dir, reports: Mutex::new(Some(reports)) })
     }
 
@@ -66,7 +67,7 @@ impl Vsock {
     }
 
     async fn dial(&self) -> io::Result<Option<UnixStream>> {
-        let mut stream = UnixStream::connect(path(&self.dir, VSOCK)).await?;
+        let mut stream = UnixStream::connect(path_in(&self.dir, VSOCK)).await?;
         match stream.write_all(format!("CONNECT {PORT}\n").as_bytes()).await {
             Err(error) if is_end(&error) => return Ok(None),
             written => written?,
@@ -105,12 +106,6 @@ fn unexpected(answer: &[u8]) -> io::Error {
         io::ErrorKind::InvalidData,
         format!("the vsock answers {:?}", String::from_utf8_lossy(answer)),
     )
-}
-
-/// A path in the directory that fits a socket address.
-pub(super) fn path(dir: &OwnedFd, name: &str) -> PathBuf {
-    use std::os::fd::AsRawFd as _;
-    PathBuf::from(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::net::{UnixListener, UnixStream as StdUnixStream},
     },
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 use tart_net::NicLink;
+use tart_proto::time::scaled;
 use tokio::{
     net::{UnixStream, unix::OwnedWriteHalf},
     time::timeout,
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::{
     AgentStream, DiskSpec, ExitKind, Machine, MachineExit, MachineSpec, Origin, ProcessStatus, Snapshot,
-    VmmError, confine::Allowed, process::Launch, run_dir, snapshot::Unsealed, supervised::Supervised,
+    VmmError, confine::Allowed, process::Launch, run_dir, snapshot::Unsealed, spec, supervised::Supervised,
 };
 
 /// The agent's socket in the machine's directory.
@@ -66,7 +67,7 @@ pub(super) async fn start(
     let dir =
         rustix::fs::open(&spec.run_dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| VmmError::system(what("open the directory"), e))?;
-    let agent = UnixListener::bind(path_in(&dir, AGENT_SOCKET))
+    let agent = UnixListener::bind(run_dir::path_in(&dir, AGENT_SOCKET))
         .map_err(|e| VmmError::system(what("make the socket"), e))?;
     let pair = || StdUnixStream::pair().map_err(|e| VmmError::system(what("make a socket pair"), e));
     let ((qmp, qmp_far), (console, console_far)) = (pair()?, pair()?);
@@ -114,7 +115,7 @@ pub(super) async fn start(
         Supervised::new(process, console, stderr, driver.launcher.clone(), kind).map_err(connection)?;
     qmp.set_nonblocking(true).map_err(connection)?;
     let (reader, writer) = UnixStream::from_std(qmp).map_err(connection)?.into_split();
-    let limit = START_LIMIT.min(spec.boot_limit);
+    let limit = scaled(START_LIMIT).min(spec.boot_limit);
     let state = saved.state.as_ref().map(|fd| fd.as_raw_fd());
     let failure = match Qmp::start(reader, writer, limit).await {
         Ok(qmp) => match migration::begin(&qmp, state, limit).await {
@@ -191,14 +192,9 @@ fn kind(status: ProcessStatus, killed: bool) -> ExitKind {
     }
 }
 
-/// A path to a socket that always fits a socket address.
-fn path_in(dir: &OwnedFd, socket: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{socket}", dir.as_raw_fd()))
-}
-
 impl QemuMachine {
     fn control(&self, problem: impl ToString) -> VmmError {
-        VmmError::Control { id: self.id.clone(), problem: problem.to_string() }
+        VmmError::control(&self.id, problem)
     }
 }
 
@@ -213,7 +209,7 @@ impl Machine for QemuMachine {
     }
 
     async fn connect_agent(&self) -> Result<AgentStream, VmmError> {
-        let connected = UnixStream::connect(path_in(&self.dir, AGENT_SOCKET)).await;
+        let connected = UnixStream::connect(run_dir::path_in(&self.dir, AGENT_SOCKET)).await;
         let what = || format!("connect to the agent of virtual machine `{}`", self.id);
         Ok(connected.map_err(|e| VmmError::system(what(), e))?.into())
     }
@@ -224,7 +220,7 @@ impl Machine for QemuMachine {
             return Err(self.control("was not started to be saved"));
         };
         let saved = async {
-            let listener = UnixListener::bind(path_in(&self.dir, STATE_SOCKET))?;
+            let listener = UnixListener::bind(run_dir::path_in(&self.dir, STATE_SOCKET))?;
             listener.set_nonblocking(true)?;
             let state = File::from(unsealed.state.try_clone()?);
             let listener = tokio::net::UnixListener::from_std(listener)?;
@@ -240,11 +236,7 @@ impl Machine for QemuMachine {
     }
 
     async fn insert_disk(&self, serial: &str, image: &Path) -> Result<(), VmmError> {
-        let slot =
-            self.disks.iter().enumerate().find(|(_, disk)| disk.serial == serial && disk.path.is_none());
-        let Some((position, disk)) = slot else {
-            return Err(self.control(format!("has no empty disk `{serial}`")));
-        };
+        let (position, disk) = spec::empty_disk(&self.id, &self.disks, serial)?;
         let node = format!("image{position}");
         let image = args::image(&node, image, disk, &self.id)?;
         migration::insert(&self.qmp, &args::device(position), &node, image)

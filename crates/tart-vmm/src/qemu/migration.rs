@@ -40,15 +40,16 @@ pub(super) async fn save<W: AsyncWrite + Unpin>(
     listener: UnixListener,
     state: File,
 ) -> Result<(), QmpError> {
-    qmp.execute("stop", json!({}), COMMAND_LIMIT).await?;
-    capabilities(qmp, COMMAND_LIMIT).await?;
+    let limit = scaled(COMMAND_LIMIT);
+    qmp.execute("stop", json!({}), limit).await?;
+    capabilities(qmp, limit).await?;
     let receiving = async {
         let received = tokio::time::timeout(scaled(MIGRATION_LIMIT), receive(listener, state)).await;
         let failed = |error: io::Error| QmpError::Protocol(format!("its state was not received: {error}"));
         received.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)
     };
     let sending = async {
-        qmp.execute("migrate", json!({ "uri": format!("unix:{socket}") }), COMMAND_LIMIT).await?;
+        qmp.execute("migrate", json!({ "uri": format!("unix:{socket}") }), limit).await?;
         finish(qmp).await
     };
     tokio::try_join!(receiving, sending).map(|_| ())
@@ -68,10 +69,11 @@ pub(super) async fn insert<W>(qmp: &Qmp<W>, device: &str, node: &str, image: Val
 where
     W: AsyncWrite + Unpin,
 {
-    qmp.execute("blockdev-add", image, COMMAND_LIMIT).await?;
+    let limit = scaled(COMMAND_LIMIT);
+    qmp.execute("blockdev-add", image, limit).await?;
     let property =
         json!({ "path": format!("/machine/peripheral/{device}"), "property": "drive", "value": node });
-    qmp.execute("qom-set", property, COMMAND_LIMIT).await.map(drop)
+    qmp.execute("qom-set", property, limit).await.map(drop)
 }
 
 /// Memory in files is left where it is, and the end is announced.
@@ -82,11 +84,11 @@ async fn capabilities<W: AsyncWrite + Unpin>(qmp: &Qmp<W>, limit: Duration) -> R
 }
 
 async fn finish<W: AsyncWrite + Unpin>(qmp: &Qmp<W>) -> Result<(), QmpError> {
-    let status = qmp.migrated(MIGRATION_LIMIT).await?;
+    let status = qmp.migrated(scaled(MIGRATION_LIMIT)).await?;
     if status == "completed" {
         return Ok(());
     }
-    let asked = qmp.execute("query-migrate", json!({}), COMMAND_LIMIT).await?;
+    let asked = qmp.execute("query-migrate", json!({}), scaled(COMMAND_LIMIT)).await?;
     let reason = asked.get("error-desc").and_then(Value::as_str).unwrap_or(&status).to_owned();
     Err(QmpError::Refused { command: "migrate".to_owned(), reason })
 }

@@ -12,7 +12,6 @@ use std::{
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tart_proto::time::scaled;
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     sync::{oneshot, watch},
@@ -83,7 +82,6 @@ impl<W: AsyncWrite + Unpin> Qmp<W> {
     where
         R: AsyncRead + Send + Unpin + 'static,
     {
-        let limit = scaled(limit);
         let late = |_| QmpError::Timeout { command: "its greeting".to_owned(), limit };
         let mut lines = BufReader::new(reader);
         match timeout(limit, next(&mut lines)).await.map_err(late)?? {
@@ -106,7 +104,6 @@ impl<W: AsyncWrite + Unpin> Qmp<W> {
         arguments: Value,
         limit: Duration,
     ) -> Result<Value, QmpError> {
-        let limit = scaled(limit);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         lock(&self.pending).insert(id, answer);
@@ -132,7 +129,6 @@ impl<W: AsyncWrite + Unpin> Qmp<W> {
 
     /// Waits until a migration that was asked for, with its events on, is over; how it ended.
     pub(crate) async fn migrated(&self, limit: Duration) -> Result<String, QmpError> {
-        let limit = scaled(limit);
         let mut migration = self.migration.clone();
         let over =
             migration.wait_for(|status| matches!(status.as_str(), "completed" | "failed" | "cancelled"));

@@ -38,18 +38,16 @@ struct Contents {
 impl Snapshot {
     /// Takes over the files that a monitor wrote. Blocks.
     pub(crate) fn take_over(memory: &File, state: &File, memory_bytes: u64) -> Result<Self, VmmError> {
-        let fill = || -> io::Result<Unsealed> {
-            if memory.metadata()?.len() != memory_bytes || state.metadata()?.len() > MAX_STATE {
+        let taken = || {
+            let size = memory.metadata()?.len();
+            if size != memory_bytes || state.metadata()?.len() > MAX_STATE {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a file has an unexpected size"));
             }
             let unsealed = Unsealed::create(memory_bytes).map_err(io::Error::other)?;
-            let mut hash = Sha256::new();
-            copy(memory, &File::from(unsealed.memory.try_clone()?), &mut hash)?;
-            copy(state, &File::from(unsealed.state.try_clone()?), &mut hash)?;
-            rustix::fs::ftruncate(&unsealed.state, state.metadata()?.len())?;
+            fill(&unsealed, memory, state)?;
             Ok(unsealed)
         };
-        fill().map_err(|e| VmmError::system("read a saved machine", e))?.seal()
+        taken().map_err(|e| VmmError::system("read a saved machine", e))?.seal()
     }
 
     /// Writes it into a directory, which must exist. Holes of the memory stay holes. Blocks.
@@ -61,11 +59,11 @@ impl Snapshot {
             let mut hash = Sha256::new();
             let memory = create(&dir.join(MEMORY))?;
             memory.set_len(self.memory_bytes())?;
-            copy(&self.0.memory, &memory, &mut hash)?;
+            copy(&self.memory, &memory, &mut hash)?;
             let state = create(&dir.join(STATE))?;
-            let state_bytes = copy(&self.0.state, &state, &mut hash)?;
+            let state_bytes = copy(&self.state, &state, &mut hash)?;
             state.set_len(state_bytes)?;
-            let sha256 = hex(hash);
+            let sha256 = hex::encode(hash.finalize());
             let contents = Contents { memory_bytes: self.memory_bytes(), state_bytes, sha256 };
             create(&dir.join(CONTENTS))?.write_all(&serde_json::to_vec(&contents)?)
         };
@@ -91,7 +89,7 @@ impl Snapshot {
             return Ok(damaged(dir, &"its state is too long"));
         }
         let unsealed = Unsealed::create(contents.memory_bytes)?;
-        match fill(&unsealed, dir, &contents) {
+        match restore(&unsealed, dir, &contents) {
             Ok(true) => unsealed.seal().map(Some),
             Ok(false) => Ok(damaged(dir, &"it is not what was written")),
             Err(error) => Ok(damaged(dir, &error)),
@@ -104,19 +102,24 @@ fn damaged(dir: &Path, why: &dyn std::fmt::Display) -> Option<Snapshot> {
     None
 }
 
-/// Copies the files into memory; whether they are what was written.
-fn fill(unsealed: &Unsealed, dir: &Path, wanted: &Contents) -> io::Result<bool> {
-    let mut hash = Sha256::new();
+/// Copies the files of a directory into memory; whether they are what was written.
+fn restore(unsealed: &Unsealed, dir: &Path, wanted: &Contents) -> io::Result<bool> {
     let memory = File::open(dir.join(MEMORY))?;
     let state = File::open(dir.join(STATE))?;
     if memory.metadata()?.len() != wanted.memory_bytes || state.metadata()?.len() != wanted.state_bytes {
         return Ok(false);
     }
+    Ok(fill(unsealed, &memory, &state)? == wanted.sha256)
+}
+
+/// Copies files into memory; the digest of what they are.
+fn fill(unsealed: &Unsealed, memory: &File, state: &File) -> io::Result<String> {
+    let mut hash = Sha256::new();
     let writer = |fd: &std::os::fd::OwnedFd| fd.try_clone().map(File::from);
-    copy(&memory, &writer(&unsealed.memory)?, &mut hash)?;
-    copy(&state, &writer(&unsealed.state)?, &mut hash)?;
-    rustix::fs::ftruncate(&unsealed.state, wanted.state_bytes)?;
-    Ok(hex(hash) == wanted.sha256)
+    copy(memory, &writer(&unsealed.memory)?, &mut hash)?;
+    copy(state, &writer(&unsealed.state)?, &mut hash)?;
+    rustix::fs::ftruncate(&unsealed.state, state.metadata()?.len())?;
+    Ok(hex::encode(hash.finalize()))
 }
 
 /// Copies the data of a file to the same places of another; bytes up to the end of its data. Zeros are no data: file
@@ -170,10 +173,6 @@ fn create(path: &Path) -> io::Result<File> {
     File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +187,7 @@ mod tests {
 
     fn at(snapshot: &Snapshot, offset: u64, len: usize) -> Vec<u8> {
         let mut read = vec![0; len];
-        rustix::io::pread(&*snapshot.0.memory, &mut read, offset).unwrap();
+        rustix::io::pread(&*snapshot.memory, &mut read, offset).unwrap();
         read
     }
 
@@ -211,9 +210,9 @@ mod tests {
     #[test]
     fn nobody_changes_a_snapshot() {
         let snapshot = saved();
-        assert_eq!(rustix::io::pwrite(&*snapshot.0.memory, b"evil", 0), Err(Errno::PERM));
-        assert_eq!(rustix::fs::ftruncate(&*snapshot.0.memory, 0), Err(Errno::PERM));
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&*snapshot.0.memory));
+        assert_eq!(rustix::io::pwrite(&*snapshot.memory, b"evil", 0), Err(Errno::PERM));
+        assert_eq!(rustix::fs::ftruncate(&*snapshot.memory, 0), Err(Errno::PERM));
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&*snapshot.memory));
         let again = File::options().read(true).write(true).open(path).unwrap();
         assert!((&again).write_all(b"evil").is_err());
     }

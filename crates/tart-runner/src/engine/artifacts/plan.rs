@@ -39,7 +39,7 @@ fn planned(
     let kind = if artifact.artifact_type.is_empty() { "archive" } else { artifact.artifact_type.as_str() };
     Ok(Planned {
         upload: ArtifactUpload {
-            file_name: format!("{}{}", base_name(name.as_deref()), super::suffix(format)),
+            file_name: format!("{}{}", base_name(name.as_deref()), suffix(format)),
             format: if artifact.artifact_format.is_empty() { "zip" } else { &artifact.artifact_format }
                 .to_owned(),
             kind: kind.to_owned(),
@@ -63,6 +63,15 @@ fn base_name(name: Option<&str>) -> &str {
     match name.trim_end_matches('/').rsplit('/').next().unwrap_or_default() {
         "" | "." | ".." => "default",
         base => base,
+    }
+}
+
+/// The suffix of an archive's name.
+fn suffix(format: Format) -> &'static str {
+    match format {
+        Format::Zip => ".zip",
+        Format::Gzip => ".gz",
+        Format::Raw => "",
     }
 }
 
