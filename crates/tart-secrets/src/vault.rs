@@ -1,14 +1,22 @@
 //! HashiCorp Vault, and what speaks its API: login with a token of GitLab, then one read.
+//!
+//! GitLab's own secrets are in OpenBao, where login and read are one call ("inline authentication": the login's path
+//! and parameters are headers of the read).
 
-use serde_json::{Map, Value};
-use tart_spec::VaultSecret;
-use url::Url;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::header::HeaderValue;
+use serde_json::{Map, Value, json};
+use tart_spec::{GitlabSecret, VaultSecret};
 
-use crate::error::{Cause, SecretError};
-use crate::http::{Resolver, call};
+use crate::endpoints::{address, server};
+use crate::error::SecretError;
+use crate::http::{Resolver, call, field, log_in, token};
 
 const TOKEN: &str = "X-Vault-Token";
 const NAMESPACE: &str = "X-Vault-Namespace";
+const INLINE_PATH: &str = "X-Vault-Inline-Auth-Path";
+const INLINE_PARAMETER: &str = "X-Vault-Inline-Auth-Parameter-";
 
 /// Reads a field of a secret.
 pub(crate) async fn resolve(
@@ -16,11 +24,7 @@ pub(crate) async fn resolve(
     secret: &VaultSecret,
     expand: &(dyn Fn(&str) -> String + Sync),
 ) -> Result<String, SecretError> {
-    let server = expand(&secret.server.url);
-    let base = Url::parse(&server)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        .ok_or_else(|| SecretError::configuration(format!("`{server}` is no address of a Vault server")))?;
+    let base = server("a Vault server", &expand(&secret.server.url))?;
     let namespace = expand(&secret.server.namespace);
     let in_namespace = |request: reqwest::RequestBuilder| {
         if namespace.is_empty() { request } else { request.header(NAMESPACE, &namespace) }
@@ -32,61 +36,92 @@ pub(crate) async fn resolve(
             "the Vault login `{method}` is not known, only `jwt` is"
         )));
     }
-    let login = address(&base, &["auth", &expand(&auth.path), "login"])?;
+    let login = address(&base, &["v1", "auth", &expand(&auth.path), "login"])?;
     let data = expanded(&auth.data, expand);
-    let answer = call("the Vault login", in_namespace(resolver.client().post(login).json(&data))).await;
-    let answer = answer.map_err(|error| match error.cause {
-        // No such way to log in, rather than no such secret.
-        Cause::Missing => SecretError::configuration(error.to_string()),
-        _ => error,
-    })?;
-    let token = answer.pointer("/auth/client_token").and_then(Value::as_str);
-    let token = token.ok_or_else(|| SecretError::new(Cause::Provider, "the Vault login gave no token"))?;
-    let token = reqwest::header::HeaderValue::from_str(token).map(|mut token| {
-        token.set_sensitive(true);
-        token
-    });
-    let token =
-        token.map_err(|_| SecretError::new(Cause::Provider, "the Vault login gave a token that is none"))?;
+    let engine = Engine::of(&expand(&secret.engine.name))?;
+    let path = expand(&secret.path);
+    let read = address(&base, &engine.parts(&expand(&secret.engine.path), &path))?;
 
-    let (engine, path, field) = (expand(&secret.engine.path), expand(&secret.path), expand(&secret.field));
-    let (parts, pointer): (Vec<&str>, &[&str]) = match expand(&secret.engine.name).as_str() {
-        "kv-v2" => (vec![&engine, "data", &path], &["data", "data"]),
-        "kv-v1" | "generic" => (vec![&engine, &path], &["data"]),
-        other => {
-            let known = "only kv-v1, kv-v2 and generic are";
-            return Err(SecretError::configuration(format!(
-                "the Vault engine `{other}` is not known, {known}"
-            )));
-        }
-    };
-    let read = in_namespace(resolver.client().get(address(&base, &parts)?).header(TOKEN, token));
+    let what = "the Vault login";
+    let answer = log_in(what, in_namespace(resolver.client().post(login).json(&data))).await?;
+    let token = token(what, &answer, "/auth/client_token", "")?;
     let what = format!("the Vault secret `{path}`");
-    let answer = call(&what, read).await?;
-    let fields = pointer.iter().try_fold(&answer, |value, key| value.get(key));
-    match fields.and_then(|fields| fields.get(&field)) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(Value::Null) | None => {
-            Err(SecretError::new(Cause::Missing, format!("{what} has no field `{field}`")))
-        }
-        Some(value) => Ok(value.to_string()),
-    }
+    let answer = call(&what, in_namespace(resolver.client().get(read).header(TOKEN, token))).await?;
+    field(&what, engine.fields(&answer), &expand(&secret.field))
 }
 
-/// `<server>/v1/<parts>`; each part may be a path.
-fn address(base: &Url, parts: &[&str]) -> Result<Url, SecretError> {
-    let segments: Vec<_> =
-        parts.iter().flat_map(|part| part.split('/')).filter(|part| !part.is_empty()).collect();
-    if segments.iter().any(|segment| matches!(*segment, "." | "..")) {
-        return Err(SecretError::configuration(format!("`{}` is no path of Vault", parts.join("/"))));
+/// Reads a field of a secret of GitLab. The server wrote all of it, so nothing is expanded.
+pub(crate) async fn resolve_of_gitlab(
+    resolver: &Resolver,
+    secret: &GitlabSecret,
+) -> Result<String, SecretError> {
+    let base = server("GitLab's secrets manager", &secret.server.url)?;
+    let auth = &secret.server.inline_auth;
+    let login = match (auth.path.as_str(), auth.auth_mount.as_str()) {
+        ("", "") => return Err(SecretError::configuration("GitLab's secrets manager has no login")),
+        ("", mount) => format!("auth/{mount}/login"),
+        (path, _) => path.to_owned(),
+    };
+    let login = HeaderValue::from_str(&login)
+        .map_err(|_| SecretError::configuration("the login of GitLab's secrets manager is no path"))?;
+    let engine = Engine::of(&secret.engine.name)?;
+    let read = address(&base, &engine.parts(&secret.engine.path, &secret.path))?;
+    let mut request = resolver.client().get(read).header(INLINE_PATH, login);
+    for (key, value) in [("jwt", &auth.jwt), ("role", &auth.role)] {
+        if value.is_empty() {
+            return Err(SecretError::configuration(format!(
+                "the login of GitLab's secrets manager has no {key}"
+            )));
+        }
+        request = request.header(format!("{INLINE_PARAMETER}{key}"), inline_parameter(key, value)?);
     }
-    let mut url = base.clone();
-    url.set_query(None);
-    let mut path =
-        url.path_segments_mut().map_err(|()| SecretError::configuration("the address has no path"))?;
-    path.pop_if_empty().push("v1").extend(segments);
-    drop(path);
-    Ok(url)
+    let what = format!("the secret `{}` of GitLab", secret.path);
+    let answer = call(&what, request).await?;
+    field(&what, engine.fields(&answer), &secret.field)
+}
+
+/// A parameter of a login in a header: base64 of JSON.
+fn inline_parameter(key: &str, value: &str) -> Result<HeaderValue, SecretError> {
+    let text = URL_SAFE_NO_PAD.encode(json!({ "key": key, "value": value }).to_string());
+    let mut header = HeaderValue::from_str(&text)
+        .map_err(|_| SecretError::configuration("the login of GitLab's secrets manager is too odd"))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// A secrets engine, by what its paths and answers look like.
+#[derive(Clone, Copy)]
+enum Engine {
+    /// `<mount>/data/<path>`, with the fields a level deeper.
+    Versioned,
+    /// `<mount>/<path>`.
+    Plain,
+}
+
+impl Engine {
+    fn of(name: &str) -> Result<Self, SecretError> {
+        match name {
+            "kv-v2" => Ok(Self::Versioned),
+            "kv-v1" | "generic" => Ok(Self::Plain),
+            other => Err(SecretError::configuration(format!(
+                "the Vault engine `{other}` is not known, only kv-v1, kv-v2 and generic are"
+            ))),
+        }
+    }
+
+    fn parts<'a>(self, mount: &'a str, path: &'a str) -> Vec<&'a str> {
+        match self {
+            Self::Versioned => vec!["v1", mount, "data", path],
+            Self::Plain => vec!["v1", mount, path],
+        }
+    }
+
+    fn fields(self, answer: &Value) -> Option<&Value> {
+        answer.pointer(match self {
+            Self::Versioned => "/data/data",
+            Self::Plain => "/data",
+        })
+    }
 }
 
 /// What the login wants, with variables in all of its texts.

@@ -106,9 +106,8 @@ async fn what_makes_no_sense_is_refused_before_anything_is_sent() {
     insta::assert_snapshot!(of(refused(&|v| v["server"]["url"] = json!("vault.test"))).await, @"`vault.test` is no address of a Vault server");
     insta::assert_snapshot!(of(refused(&|v| v["server"]["auth"]["name"] = json!("userpass"))).await, @"the Vault login `userpass` is not known, only `jwt` is");
     insta::assert_snapshot!(of(refused(&|v| v["engine"]["name"] = json!("pki"))).await, @"the Vault engine `pki` is not known, only kv-v1, kv-v2 and generic are");
-    insta::assert_snapshot!(of(refused(&|v| v["path"] = json!("../sys/raw"))).await, @"`ops/data/../sys/raw` is no path of Vault");
-    let azure: Secret = serde_json::from_value(json!({ "azure_key_vault": { "name": "x" } })).unwrap();
-    insta::assert_snapshot!(resolve(server, &azure).await.unwrap_err(), @"secrets of `azure_key_vault` are not supported by this version of Tart, only those of `vault`");
+    insta::assert_snapshot!(of(refused(&|v| v["path"] = json!("../sys/raw"))).await, @"`v1/ops/data/../sys/raw` is no path of a secret");
+    insta::assert_snapshot!(resolve(server, &Secret::default()).await.unwrap_err(), @"no resolver that can handle the secret");
 }
 
 #[tokio::test]

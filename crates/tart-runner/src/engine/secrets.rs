@@ -60,9 +60,11 @@ async fn all(run: &JobRun, plan: &JobPlan, log: &mut JobLog) -> Result<Vec<Varia
     let mut variables = Vec::new();
     for (name, secret) in &run.payload.secrets {
         log.line(Level::Print, &format!("Resolving secret \"{name}\"..."));
-        if let Some(provider) = secret.provider() {
-            log.line(Level::Print, &format!("Using \"{provider}\" secret resolver..."));
-        }
+        let Some(provider) = secret.provider() else {
+            log.line(Level::Warning, "Not resolved: no resolver that can handle the secret");
+            continue;
+        };
+        log.line(Level::Print, &format!("Using \"{}\" secret resolver...", resolver_name(provider)));
         match resolver.resolve(secret, &expand).await {
             Ok(value) => variables.push(Variable {
                 key: name.clone(),
@@ -79,6 +81,11 @@ async fn all(run: &JobRun, plan: &JobPlan, log: &mut JobLog) -> Result<Vec<Varia
         }
     }
     Ok(variables)
+}
+
+/// What the official runner calls a provider in logs.
+fn resolver_name(provider: &str) -> &str {
+    if provider == "azure_key_vault" { "azure-key-vault" } else { provider }
 }
 
 fn failure(error: &SecretError) -> Failure {
