@@ -31,7 +31,6 @@ static ROWS: &[(&str, Support)] = &[
     ("sentry_dsn", Ignored("errors are only logged")),
     ("listen_address", NotYet),
     ("labels", NotYet),
-    ("session_server", NotYet),
     ("machine", Ignored(OTHER_EXECUTOR)),
     ("experimental.usage_logger", NotYet),
     ("experimental.usage_logger.snowplow_billing", Ignored("records are not sent to GitLab")),

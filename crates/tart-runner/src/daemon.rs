@@ -22,6 +22,7 @@ use tart_config::Config;
 use tart_gitlab::{ApiError, RequestAnswer, SystemId};
 use tart_images::chain;
 use tart_job::context::Product;
+use tart_session::{ServerOptions, Session, SessionError, SessionServer};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -92,12 +93,16 @@ pub enum DaemonError {
         /// What is wrong.
         source: HostError,
     },
+    /// There is no session server as configured.
+    #[error("the session server cannot be started")]
+    Session(#[from] SessionError),
 }
 
 /// The end of a poll.
 struct Polled {
     entry: Arc<Entry>,
     answer: RequestAnswer,
+    session: Option<Session>,
 }
 
 /// A configuration that is to be adopted, if this host can run the jobs of its runners.
@@ -121,6 +126,8 @@ pub struct Daemon {
     config: Config,
     options: DaemonOptions,
     executor: Arc<dyn JobExecutor>,
+    /// Serves terminals, if the configuration wants that.
+    sessions: Option<SessionServer>,
     entries: Vec<Arc<Entry>>,
     states: HashMap<RunnerKey, RunnerState>,
     slots: Slots,
@@ -148,6 +155,7 @@ impl Daemon {
         options: DaemonOptions,
         executor: Arc<dyn JobExecutor>,
     ) -> Result<Self, DaemonError> {
+        let sessions = session_server(&config).await?;
         let entries = entry::all(&config, &options, &[])?;
         entry::prepare(&entries, &*executor).await?;
         if entries.is_empty() {
@@ -158,6 +166,7 @@ impl Daemon {
             config,
             options,
             executor,
+            sessions,
             entries,
             states: HashMap::new(),
             slots: Slots::default(),
@@ -289,6 +298,9 @@ impl Daemon {
         }
         let runners: Vec<_> = entries.iter().map(|entry| Arc::clone(&entry.runner)).collect();
         self.executor.keep_only(&runners).await;
+        if server_options(&config) != server_options(&self.config) {
+            tracing::warn!("Addresses of `[session_server]` are changed by a restart only");
+        }
         self.config = config;
         self.entries = entries;
         self.turn = 0;
@@ -306,6 +318,22 @@ impl Daemon {
         let known = |key: &RunnerKey| self.entries.iter().any(|entry| entry.key == *key);
         self.states.retain(|key, state| known(key) || state.is_busy());
     }
+}
+
+/// What the configuration says of the session server; `None` without one.
+fn server_options(config: &Config) -> Option<ServerOptions> {
+    let tart_config::SessionServer { listen_address, advertise_address, .. } = &config.session_server;
+    Some(ServerOptions {
+        listen_address: listen_address.clone().filter(|address| !address.is_empty())?,
+        advertise_address: advertise_address.clone().filter(|address| !address.is_empty()),
+    })
+}
+
+async fn session_server(config: &Config) -> Result<Option<SessionServer>, SessionError> {
+    let Some(options) = server_options(config) else { return Ok(None) };
+    let server = SessionServer::start(&options).await?;
+    tracing::info!(address = %server.address(), "Session server listening");
+    Ok(Some(server))
 }
 
 fn not_loaded(error: &dyn std::error::Error) {

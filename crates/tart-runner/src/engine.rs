@@ -12,6 +12,7 @@ mod report;
 mod script;
 mod secrets;
 mod services;
+mod terminal;
 mod transfer;
 
 use std::fmt;
@@ -33,6 +34,7 @@ use tokio::time::Instant;
 
 pub use log::JobLogSink;
 pub use report::{JobReport, JobUsage, Timings};
+pub use terminal::JobSession;
 
 use crate::{CacheScope, HostSetup};
 use control::Control;
@@ -58,6 +60,8 @@ pub struct JobRun {
     pub artifacts: Option<JobHandle>,
     /// Whose its caches are; without it, it has none.
     pub cache: Option<CacheScope>,
+    /// Lets people into it by a terminal.
+    pub session: Option<JobSession>,
     /// A log for a terminal: neither timestamps nor section markers.
     pub plain_log: bool,
 }

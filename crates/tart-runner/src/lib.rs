@@ -13,6 +13,6 @@ pub mod local;
 
 pub use cache::{CacheScope, CacheStore};
 pub use engine::{
-    JobLogSink, JobObserver, JobReport, JobRun, JobSignal, JobUsage, NoObserver, Timings, run_job,
+    JobLogSink, JobObserver, JobReport, JobRun, JobSession, JobSignal, JobUsage, NoObserver, Timings, run_job,
 };
 pub use host::{HostError, HostSetup, PrepareOptions, firecracker_program, open_images, run_root};

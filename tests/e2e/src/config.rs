@@ -11,6 +11,7 @@ pub struct Config {
     concurrent: u32,
     log_format: &'static str,
     vcpus: u32,
+    session_server: String,
     runner: String,
     microvm: String,
     network: String,
@@ -20,8 +21,8 @@ pub struct Config {
 impl Default for Config {
     /// One job at a time, in a small guest.
     fn default() -> Self {
-        let [runner, microvm, network, docker] = [const { String::new() }; 4];
-        Self { concurrent: 1, log_format: "text", vcpus: 1, runner, microvm, network, docker }
+        let [session_server, runner, microvm, network, docker] = [const { String::new() }; 5];
+        Self { concurrent: 1, log_format: "text", vcpus: 1, session_server, runner, microvm, network, docker }
     }
 }
 
@@ -44,6 +45,14 @@ impl Config {
     #[must_use]
     pub fn vcpus(mut self, count: u32) -> Self {
         self.vcpus = count;
+        self
+    }
+
+    /// Adds a line to `[session_server]`.
+    #[must_use]
+    pub fn session_server(mut self, line: &str) -> Self {
+        self.session_server.push_str(line);
+        self.session_server.push('\n');
         self
     }
 
@@ -82,12 +91,13 @@ impl Config {
     /// The file's text.
     #[must_use]
     pub fn render(&self, url: &str, token: &str, state_dir: &Path) -> String {
-        let Self { concurrent, log_format, vcpus, runner, microvm, network, docker } = self;
+        let Self { concurrent, log_format, vcpus, session_server, runner, microvm, network, docker } = self;
         let state_dir = state_dir.display();
         let kernel = std::env::var(KERNEL).map(|kernel| format!("kernel = {kernel:?}\n")).unwrap_or_default();
         // Two jobs at once ask for two jobs at once.
         format!(
-            "concurrent = {concurrent}\ncheck_interval = 1\nlog_level = \"debug\"\nlog_format = \"{log_format}\"\n\n[[runners]]\nname = \"e2e\"\n\
+            "concurrent = {concurrent}\ncheck_interval = 1\nlog_level = \"debug\"\nlog_format = \"{log_format}\"\n\n\
+             [session_server]\n{session_server}\n[[runners]]\nname = \"e2e\"\n\
              url = \"{url}\"\ntoken = \"{token}\"\nexecutor = \"microvm\"\nrequest_concurrency = {concurrent}\n\
              {runner}\n[runners.microvm]\nstate_dir = \"{state_dir}\"\nvcpus = {vcpus}\n{kernel}{microvm}\n\
              [runners.microvm.network]\n{network}\n[runners.docker]\n{docker}"

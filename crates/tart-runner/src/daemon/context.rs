@@ -14,7 +14,7 @@ use url::Url;
 use super::DaemonOptions;
 use super::entry::Entry;
 use super::slots::Slot;
-use crate::{CacheScope, JobRun};
+use crate::{CacheScope, JobRun, JobSession};
 
 /// What this version can do. A server fails jobs that need what is missing here, so this is kept truthful: features
 /// come with the code that has them.
@@ -27,6 +27,8 @@ fn features() -> Features {
         artifacts: true,
         artifacts_exclude: true,
         cache: true,
+        session: true,
+        terminal: true,
         fallback_cache_keys: true,
         upload_multiple_artifacts: true,
         upload_raw_artifacts: true,
@@ -74,6 +76,7 @@ pub(super) async fn job_run(
     slot: &Slot,
     options: &DaemonOptions,
     handle: &JobHandle,
+    session: Option<JobSession>,
 ) -> JobRun {
     let runner = &entry.runner;
     let context = RunnerContext {
@@ -115,6 +118,7 @@ pub(super) async fn job_run(
             runner.cache.shared,
             job.payload.job_info.project_id,
         )),
+        session,
         plain_log: false,
     }
 }

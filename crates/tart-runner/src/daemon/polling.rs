@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
-use tart_gitlab::{AssignedJob, JobRequest, RequestOutcome};
+use tart_gitlab::{AssignedJob, JobRequest, RequestOutcome, SessionOffer};
 use tart_images::chain;
+use tart_session::Session;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use super::entry::Entry;
 use super::supervise::{self, Assignment, JobEnd};
 use super::{Daemon, Phase, Polled, after};
+use crate::JobSession;
 
 impl Daemon {
     /// Offers the next runner to ask for a job. Every runner has its turn once in `check_interval`.
@@ -45,18 +47,32 @@ impl Daemon {
         // for as long as a server likes to hold a poll.
         let may_hold = free >= waiting;
         let (entry, system_id) = (Arc::clone(entry), self.options.system_id.clone());
+        let session = self.session();
         tracing::debug!(runner = entry.token.short(), may_hold, "Checking for jobs");
         self.polls.spawn(async move {
+            let offer = session.as_ref().map(offer);
             let request = JobRequest {
                 token: &entry.token,
                 system_id: &system_id,
                 info: &entry.info,
-                session: None,
+                session: offer.as_ref(),
                 may_hold,
             };
             let answer = entry.client.request_job(&request).await;
-            Polled { entry, answer }
+            Polled { entry, answer, session }
         });
+    }
+
+    /// What a request for a job offers, if there is a session server.
+    fn session(&self) -> Option<Session> {
+        let session = self.sessions.as_ref()?.session();
+        session.inspect_err(|error| tracing::error!(error = chain(error), "No session is offered")).ok()
+    }
+
+    /// From now on, GitLab reaches it.
+    fn opened(&self, session: Session) -> JobSession {
+        session.open();
+        JobSession { session: Arc::new(session), timeout: self.config.session_server.session_timeout }
     }
 
     /// How many more jobs may run.
@@ -69,7 +85,7 @@ impl Daemon {
     }
 
     pub(super) fn polled(&mut self, polled: Result<Polled, JoinError>) {
-        let Polled { entry, answer } = match polled {
+        let Polled { entry, answer, session } = match polled {
             Ok(polled) => polled,
             // No more jobs are wanted: nobody counts polls any more.
             Err(error) if error.is_cancelled() => return,
@@ -94,11 +110,11 @@ impl Daemon {
             RequestOutcome::Unhealthy(error) => {
                 tracing::error!(runner, error = chain(&error), "Checking for jobs... forbidden");
             }
-            RequestOutcome::Job(job) => self.assigned(&entry, job),
+            RequestOutcome::Job(job) => self.assigned(&entry, job, session),
         }
     }
 
-    fn assigned(&mut self, entry: &Arc<Entry>, job: Box<AssignedJob>) {
+    fn assigned(&mut self, entry: &Arc<Entry>, job: Box<AssignedJob>, session: Option<Session>) {
         let payload = &job.payload;
         let slot = self.slots.take(&entry.key, payload.job_info.project_id);
         tracing::info!(
@@ -121,6 +137,7 @@ impl Daemon {
             slot,
             options: self.options.clone(),
             executor: Arc::clone(&self.executor),
+            session: session.map(|session| self.opened(session)),
             interrupt: watch::Sender::subscribe(&self.interrupt),
         };
         self.jobs.spawn(supervise::run(assignment));
@@ -151,5 +168,14 @@ impl Daemon {
                 tracing::error!(error = error.to_string(), "a job's supervision failed");
             }
         }
+    }
+}
+
+fn offer(session: &Session) -> SessionOffer {
+    let offer = session.offer();
+    SessionOffer {
+        url: offer.url.clone(),
+        certificate: offer.certificate.clone(),
+        authorization: offer.authorization.clone(),
     }
 }

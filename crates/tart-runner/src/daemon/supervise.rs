@@ -19,7 +19,7 @@ use super::entry::Entry;
 use super::executor::JobExecutor;
 use super::slots::Slot;
 use super::{DaemonOptions, context};
-use crate::{JobObserver, JobReport, JobSignal};
+use crate::{JobObserver, JobReport, JobSession, JobSignal};
 
 /// A job, and what it is run with.
 pub(super) struct Assignment {
@@ -28,6 +28,7 @@ pub(super) struct Assignment {
     pub(super) slot: Slot,
     pub(super) options: DaemonOptions,
     pub(super) executor: Arc<dyn JobExecutor>,
+    pub(super) session: Option<JobSession>,
     pub(super) interrupt: watch::Receiver<Option<String>>,
 }
 
@@ -64,7 +65,7 @@ pub(super) async fn run(assignment: Assignment) -> JobEnd {
 }
 
 async fn execute(assignment: Assignment) -> Option<Verdict> {
-    let Assignment { entry, job, slot, options, executor, interrupt } = assignment;
+    let Assignment { entry, job, slot, options, executor, session, interrupt } = assignment;
     let payload = &job.payload;
     let token = payload.token.clone().into();
     let handle = JobHandle::new(entry.client.clone(), payload.id, token, Arc::clone(&entry.info));
@@ -92,7 +93,7 @@ async fn execute(assignment: Assignment) -> Option<Verdict> {
         trace.writer().write(runner_line(Level::Error, &format!("Job failed: {failure}")).as_bytes());
         Verdict::Failed(failure)
     } else {
-        let run = context::job_run(&entry, &job, &slot, &options, &handle).await;
+        let run = context::job_run(&entry, &job, &slot, &options, &handle, session).await;
         let (_signals, signal) = merge(trace.signals(), interrupt);
         let observer = Observer { trace: &trace };
         let running = executor.run(run, trace.writer(), signal, &observer);

@@ -16,6 +16,11 @@ pub(super) struct Bound {
 }
 
 impl Bound {
+    /// How long it takes until then.
+    pub(super) fn left(&self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
     /// A limit of so long from `start`. One beyond what a clock can tell is none.
     pub(super) fn new(
         start: Instant,

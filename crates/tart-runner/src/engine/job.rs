@@ -18,6 +18,7 @@ use super::log::JobLog;
 use super::report::{JobUsage, Timings};
 use super::script::{self, Broken, Script, Surroundings, Trail};
 use super::services::Services;
+use super::terminal::JobSession;
 use super::{JobObserver, JobRun, explain};
 use crate::HostSetup;
 use crate::guest::{JobGuest, killed_for_memory};
@@ -111,6 +112,10 @@ impl<'a> Job<'a> {
             if pointless || !self.progress.is_due(&planned.stage) {
                 continue;
             }
+            if planned.stage == Stage::CleanupFileVariables {
+                // While the files are there: whoever is connected wants to see what the job saw.
+                self.wait_for_terminal().await;
+            }
             let result = self.stage(planned).await;
             // The machine ends now: whoever asked for that does not want to wait for anything else.
             self.lost |= matches!(result, Err(Failure::Aborted | Failure::Interrupted(_)));
@@ -120,6 +125,9 @@ impl<'a> Job<'a> {
             if let Some(warning) = self.progress.end(stage, result) {
                 self.log.line(Level::Warning, &warning);
             }
+        }
+        if let Some(JobSession { session, .. }) = &self.run.session {
+            session.close("the job is over");
         }
         if let Some(guest) = self.guest.take() {
             let ended = Instant::now();
@@ -215,6 +223,11 @@ impl<'a> Job<'a> {
         Scope { bounds: own.into_iter().chain(job).collect(), cancellable: is_cancellable(stage) }
     }
 
+    /// What is left of the job's time.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        self.limits.job.as_ref().map(Bound::left)
+    }
+
     /// A stage that is a script in the guest.
     async fn script(&mut self, stage: &Stage, scope: &Scope) -> Result<(), Failure> {
         let (payload, context) = (&self.run.payload, &self.run.context);
@@ -225,6 +238,9 @@ impl<'a> Job<'a> {
         let Some(place) = stage.place() else { return Ok(()) };
         let Some(guest) = self.guest.take() else { return Err(Failure::system("there is no guest")) };
         let script = self.describe(stage, place, text, self.progress.status_in(stage), &guest);
+        if matches!(stage, Stage::Step(_)) {
+            self.offer_terminal(&script, guest.agent());
+        }
         let mut trail = Trail::default();
         let halt = |failure: &Failure, log: &mut JobLog| match failure {
             Failure::Timeout(_) | Failure::ScriptTimeout(_) => log.line(Level::Warning, &timeout_hint(stage)),

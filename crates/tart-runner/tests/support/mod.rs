@@ -109,6 +109,7 @@ pub(crate) fn job(script: &[&str], change: impl FnOnce(&mut Value)) -> JobRun {
         image: None,
         artifacts: None,
         cache: Some(CacheScope::directory(std::path::Path::new("/test"))),
+        session: None,
         plain_log: true,
     }
 }

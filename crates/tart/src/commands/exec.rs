@@ -105,6 +105,7 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
         image: args.image.clone(),
         artifacts: None,
         cache: Some(CacheScope::directory(repository.root())),
+        session: None,
         plain_log: true,
     };
     let report = supervise(&setup, run, &mut ends).await?;

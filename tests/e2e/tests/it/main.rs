@@ -18,3 +18,4 @@ mod services;
 mod signals;
 mod sources;
 mod starts;
+mod terminal;
