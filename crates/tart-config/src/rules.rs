@@ -1,5 +1,6 @@
 //! Rules on values that go beyond their types.
 
+mod cache;
 mod docker;
 mod runner;
 
@@ -89,10 +90,7 @@ pub(crate) fn check_value(checker: &mut Checker<'_>, path: &str, spanned: &Spann
                 }
             }
         }
-        "runners.cache.s3.AuthenticationType" if text == "iam" => {
-            let hint = "set `AccessKey` and `SecretKey` and remove this key";
-            checker.error(span, format!("`{path}` = \"iam\" is not supported yet: {hint}"));
-        }
+        _ if path.starts_with("runners.cache.") => cache::check(checker, path, spanned),
         _ if path.starts_with("runners.docker.") => docker::check(checker, path, spanned),
         _ if path.starts_with("runners.") => runner::check(checker, path, spanned),
         _ => {}
@@ -103,6 +101,7 @@ pub(crate) fn check_value(checker: &mut Checker<'_>, path: &str, spanned: &Spann
 pub(crate) fn check_section(checker: &mut Checker<'_>, path: &str, table: &DeTable<'_>, at: Range<usize>) {
     match path {
         "runners" => runner::check_together(checker, table, at),
+        "runners.cache" => cache::check_together(checker, table, at),
         "runners.microvm" => ceilings(checker, table),
         _ => {}
     }

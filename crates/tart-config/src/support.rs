@@ -100,13 +100,12 @@ static ROWS: &[(&str, Support)] = &[
     ("runners.docker.helper_image_autoset_arch_and_os", Ignored(NO_HELPER)),
     ("runners.docker.container_labels", Ignored(NO_DAEMON)),
     ("runners.docker.log_options", Ignored(NO_DAEMON)),
-    ("runners.cache.Type", NotYet),
-    ("runners.cache.Path", NotYet),
-    ("runners.cache.s3", NotYet),
     ("runners.cache.gcs", NotYet),
     ("runners.cache.azure", NotYet),
     ("runners.cache.s3.RoleARN", Refused(ROLES)),
     ("runners.cache.s3.UploadRoleARN", Refused(ROLES)),
+    ("runners.cache.s3.AssumeRoleMaxConcurrency", NotYet),
+    ("runners.cache.s3.DisableAssumeRoleCredentialsCaching", NotYet),
 ];
 
 /// The support of the key or section at a dotted path, and the path of the row it is from.
@@ -147,7 +146,8 @@ mod tests {
     fn a_section_speaks_for_keys_without_a_row() {
         assert_eq!(of("runners.docker.image"), Works);
         assert_eq!(of("runners.docker.cap_add"), NotYet);
-        assert_eq!(of("runners.cache.s3.BucketName"), NotYet);
+        assert_eq!(of("runners.cache.s3.BucketName"), Works);
+        assert_eq!(of("runners.cache.gcs.BucketName"), NotYet);
         assert_eq!(of("runners.limit"), Works);
         assert!(matches!(of("runners.docker.gpus"), Refused(_)));
     }

@@ -81,6 +81,13 @@ impl ObjectStore {
         })))
     }
 
+    /// Where an object is, without a signature.
+    #[must_use]
+    pub fn address(&self, name: &str) -> String {
+        let base = self.0.bucket.base_url();
+        self.0.bucket.object_url(name).as_ref().unwrap_or(base).to_string()
+    }
+
     /// Begins to read an object. The time limit holds for the answer's beginning and for each piece of it: how fast a
     /// guest takes them is not the store's fault.
     ///

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tart_objects::{Encryption, ObjectError, ObjectStore, S3Settings};
 use tart_test_s3::{ACCESS_KEY, S3Server, SECRET_KEY, Seen};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -108,6 +109,27 @@ async fn a_store_in_trouble_is_asked_three_times() {
     let expected =
         [("PUT", 503), ("PUT", 503), ("PUT", 200), ("GET", 200), ("GET", 500), ("GET", 500), ("GET", 500)];
     assert_eq!(statuses(&server), expected.map(|(method, status)| (method.to_owned(), status)));
+}
+
+#[tokio::test]
+async fn an_object_that_breaks_off_is_an_error() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        assert!(stream.read(&mut request).await.unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await.unwrap();
+    });
+    let settings = S3Settings {
+        server: Some(address),
+        insecure: true,
+        bucket: "caches".into(),
+        ..S3Settings::default()
+    };
+    let result = contents(&ObjectStore::s3(&settings).unwrap(), "x").await;
+    assert!(matches!(result, Err(ObjectError::Transport(_))), "{result:?}");
+    server.await.unwrap();
 }
 
 #[tokio::test]

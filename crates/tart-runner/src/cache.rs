@@ -4,6 +4,8 @@
 //! keys, so that no key leads to another project's or out of the store. An archive appears when it is complete, and
 //! replaces the one before; who reads that one keeps it. Those that were not used for longest go when the store is full.
 
+mod place;
+
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -14,6 +16,9 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
+
+pub(crate) use place::object_store;
+pub use place::{CachePlace, ObjectCaches};
 
 /// How the names of archives that are being written begin.
 const UNFINISHED: &str = ".unfinished-";
@@ -85,6 +90,11 @@ impl CacheStore {
         DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         let file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&directory)?;
         Ok(NewArchive { store: self.clone(), file, place: directory.join(digest(key)) })
+    }
+
+    /// A file without a name, for an archive that is on its way elsewhere. Blocks.
+    pub(crate) fn nameless(&self) -> io::Result<File> {
+        tempfile::tempfile_in(&self.0.root)
     }
 
     /// The most bytes that an archive may have.

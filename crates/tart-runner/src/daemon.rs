@@ -22,6 +22,7 @@ use tart_config::Config;
 use tart_gitlab::{ApiError, RequestAnswer, SystemId};
 use tart_images::chain;
 use tart_job::context::Product;
+use tart_objects::SettingsError;
 use tart_session::{ServerOptions, Session, SessionError, SessionServer};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -84,6 +85,14 @@ pub enum DaemonError {
         runner: String,
         /// What is wrong.
         source: ApiError,
+    },
+    /// A runner's caches have no place as configured.
+    #[error("the caches of the runner `{runner}` cannot be used")]
+    Cache {
+        /// The runner's name.
+        runner: String,
+        /// What is wrong.
+        source: SettingsError,
     },
     /// This host cannot run the jobs of a runner.
     #[error("this host cannot run the jobs of the runner `{runner}`")]

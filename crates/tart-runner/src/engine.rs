@@ -36,7 +36,7 @@ pub use log::JobLogSink;
 pub use report::{JobReport, JobUsage, Timings};
 pub use terminal::JobSession;
 
-use crate::{CacheScope, HostSetup};
+use crate::{CachePlace, HostSetup};
 use control::Control;
 use job::Job;
 use log::JobLog;
@@ -58,8 +58,8 @@ pub struct JobRun {
     pub image: Option<String>,
     /// The job on its server: where its artifacts go, and where those of other jobs come from.
     pub artifacts: Option<JobHandle>,
-    /// Whose its caches are; without it, it has none.
-    pub cache: Option<CacheScope>,
+    /// Where its caches are; without it, it has none.
+    pub cache: Option<CachePlace>,
     /// Lets people into it by a terminal.
     pub session: Option<JobSession>,
     /// A log for a terminal: neither timestamps nor section markers.

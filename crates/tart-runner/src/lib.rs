@@ -11,7 +11,7 @@ mod guest;
 mod host;
 pub mod local;
 
-pub use cache::{CacheScope, CacheStore};
+pub use cache::{CachePlace, CacheScope, CacheStore, ObjectCaches};
 pub use engine::{
     JobLogSink, JobObserver, JobReport, JobRun, JobSession, JobSignal, JobUsage, NoObserver, Timings, run_job,
 };

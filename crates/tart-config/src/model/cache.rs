@@ -10,7 +10,7 @@ use crate::secret::Secret;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Cache {
-    /// The kind of store; none without it.
+    /// The kind of store; that of this host without it.
     #[serde(rename = "Type")]
     pub kind: Option<CacheType>,
     /// A prefix of all object names.
@@ -19,6 +19,9 @@ pub struct Cache {
     pub shared: bool,
     /// The largest archive stored, in bytes; 0 is no limit.
     pub max_uploaded_archive_size: u64,
+    /// Whether addresses of the object store are left out of jobs' logs.
+    #[serde(rename = "RedactURL")]
+    pub redact_url: bool,
     /// S3.
     #[serde(rename = "s3")]
     pub s3: S3,

@@ -8,7 +8,11 @@ pub(super) static SECTIONS: &[Section] = &[
         repeated: false,
         meaning: "Where caches are kept between jobs. Key names are capitalised as in the official runner.",
         keys: &[
-            unset("Type", Kind::Choice(&["s3", "gcs", "azure"]), "The kind of object store"),
+            unset(
+                "Type",
+                Kind::Choice(&["s3", "gcs", "azure"]),
+                "The kind of object store; without it caches are kept on this host",
+            ),
             unset("Path", Kind::Text, "A prefix of all object names"),
             flag("Shared", "Share caches between runners"),
             with(
@@ -17,6 +21,7 @@ pub(super) static SECTIONS: &[Section] = &[
                 "0",
                 "The largest archive that is stored, in bytes; 0 means no limit",
             ),
+            flag("RedactURL", "Leave addresses of the object store out of jobs' logs"),
         ],
     },
     Section {

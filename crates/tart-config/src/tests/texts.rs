@@ -127,7 +127,6 @@ listen_address = \":9252\"
     config.toml:5:1: warning: `listen_address` is accepted but has no effect in this version
     config.toml:12:9: warning: the `/ci` at the end of `runners.url` is left out: GitLab has had no such path since 8.0
     config.toml:17:14: note: `runners.executor` = "docker" means "microvm" here: every job runs in its own microVM
-    config.toml:20:20: warning: `[runners.cache.s3]` is accepted but has no effect in this version (set here: `BucketName`)
     config.toml:34:5: warning: `runners.docker.helper_image` is ignored: the helper's tools are built into the VM
     config.toml:35:12: warning: `runners.machine` is ignored: it belongs to another executor, and every job of Tart runs in its own microVM
     "#);
@@ -166,6 +165,24 @@ fn sections_of_the_wrong_shape_are_explained() {
 fn executors_that_do_not_exist_are_refused() {
     insta::assert_snapshot!(errors(&runner("executor = \"kubernetes\"\n")), @r#"config.toml:4:12: the executor "kubernetes" is not supported: Tart runs every job in its own microVM, write "microvm""#);
     insta::assert_snapshot!(errors(&runner("executor = \"micro-vm\"\n")), @r#"config.toml:4:12: there is no executor "micro-vm": did you mean "microvm"?"#);
+}
+
+#[test]
+fn stores_of_caches_have_what_they_need() {
+    let s3 = |lines: &str| runner(&format!("[runners.cache]\nType = \"s3\"\n[runners.cache.s3]\n{lines}"));
+    let keys = "BucketName = \"b\"\nAccessKey = \"a\"\nSecretKey = \"hidden\"\n";
+    insta::assert_snapshot!(errors(&runner("[runners.cache]\nType = \"s3\"\n")), @"config.toml:4:10: `runners.cache.Type` = \"s3\" needs a section `[runners.cache.s3]`");
+    insta::assert_snapshot!(errors(&s3("AuthenticationType = \"iam\"\n")), @"
+    3 problems in the configuration:
+    config.toml:4:10: `runners.cache.s3` has no `BucketName`
+    config.toml:4:10: `runners.cache.s3` has no `AccessKey` and `SecretKey`: the machine's role is not supported yet
+    config.toml:7:22: `runners.cache.s3.AuthenticationType` = \"iam\" is not supported yet: set `AccessKey` and `SecretKey` and remove this key
+    ");
+    insta::assert_snapshot!(errors(&s3(keys)), @"config.toml:4:10: `runners.cache.s3` has keys but no `ServerAddress`: add `AuthenticationType = \"access-key\"` for Amazon's store");
+    insta::assert_snapshot!(errors(&s3(&format!("{keys}ServerAddress = \"http://minio\"\n"))), @"config.toml:10:17: `runners.cache.s3.ServerAddress` must be `host` or `host:port`, found \"http://minio\"");
+    assert_eq!(warnings(&s3(&format!("{keys}ServerAddress = \"minio:9000\"\n"))), "");
+    assert_eq!(warnings(&s3(&format!("{keys}AuthenticationType = \"access-key\"\n"))), "");
+    insta::assert_snapshot!(warnings(&runner("[runners.cache]\nType = \"gcs\"\n")), @"config.toml:5:8: warning: `runners.cache.Type` = \"gcs\" has no effect in this version: caches are kept on this host, or in S3");
 }
 
 #[test]

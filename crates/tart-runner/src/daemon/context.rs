@@ -14,7 +14,7 @@ use url::Url;
 use super::DaemonOptions;
 use super::entry::Entry;
 use super::slots::Slot;
-use crate::{CacheScope, JobRun, JobSession};
+use crate::{CachePlace, CacheScope, JobRun, JobSession, ObjectCaches};
 
 /// What this version can do. A server fails jobs that need what is missing here, so this is kept truthful: features
 /// come with the code that has them.
@@ -112,14 +112,26 @@ pub(super) async fn job_run(
         system_id: options.system_id.as_str().to_owned(),
         image: None,
         artifacts: Some(handle.clone()),
-        cache: Some(CacheScope::project(
-            &runner.url,
-            &entry.token.short(),
-            runner.cache.shared,
-            job.payload.job_info.project_id,
-        )),
+        cache: Some(cache_place(entry, job.payload.job_info.project_id)),
         session,
         plain_log: false,
+    }
+}
+
+fn cache_place(entry: &Entry, project: i64) -> CachePlace {
+    let (runner, cache) = (entry.token.short(), &entry.runner.cache);
+    match &entry.objects {
+        Some(store) => {
+            let runner = (!cache.shared).then_some(runner.as_str());
+            CachePlace::Objects(ObjectCaches::new(
+                store.clone(),
+                &cache.path,
+                runner,
+                project,
+                !cache.redact_url,
+            ))
+        }
+        None => CachePlace::Host(CacheScope::project(&entry.runner.url, &runner, cache.shared, project)),
     }
 }
 

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use tart_config::{Config, Runner};
 use tart_gitlab::{Client, ClientOptions, Health, RequestConcurrency, TlsFiles, Token};
 use tart_job::flags::Flag;
+use tart_objects::ObjectStore;
 use tart_spec::VersionInfo;
 
 use super::{DaemonError, DaemonOptions, JobExecutor, context};
+use crate::cache::object_store;
 
 /// What makes two entries of the configuration the same runner.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -37,6 +39,8 @@ pub(super) struct Entry {
     pub(super) client: Client,
     pub(super) token: Token,
     pub(super) info: Arc<VersionInfo>,
+    /// Where caches are, if not on this host.
+    pub(super) objects: Option<ObjectStore>,
 }
 
 /// What changes while a runner works.
@@ -120,8 +124,11 @@ fn one(
                 .map_err(|source| DaemonError::Client { runner: runner.display_name(), source })?
         }
     };
+    let objects = object_store(runner)
+        .map_err(|source| DaemonError::Cache { runner: runner.display_name(), source })?;
     Ok(Entry {
         key,
+        objects,
         client,
         token: Token::new(runner.token.expose()),
         info: Arc::new(context::version_info(&options.product, runner, &config.labels)),

@@ -1,30 +1,28 @@
-//! Caches: the helper in the guest archives them into the host's store, and takes them apart again. None of it ever
-//! fails a job.
+//! Caches: the helper in the guest archives them into the host's store or an object store, and takes them apart again.
+//! None of it ever fails a job.
 
+mod archive;
 mod keys;
 
-use std::fs::File;
 use std::io;
+use std::time::Duration;
 
 use tart_archive::{Level as Compression, Purpose, Request};
-use tart_guest::{CommandEvent, Guest};
 use tart_job::Level;
+use tart_job::flags::Flag;
 use tart_job::outcome::Failure;
 use tart_job::stages::{Stage, is_cache, is_due};
-use tart_proto::message::ExitStatus;
 use tart_spec::Cache;
-use tokio::io::AsyncWriteExt;
-use tokio_util::io::ReaderStream;
+use tokio::time::sleep;
 
 use super::control::Scope;
 use super::job::Job;
-use super::script::Broken;
-use super::transfer::{self, NOTHING, Unpacked};
-use crate::{CacheScope, CacheStore};
-use keys::{Policy, candidates, key};
+use super::transfer::{Packed, Unpacked};
+use archive::Archives;
+use keys::{Key, Policy, candidates};
 
-/// Bytes of an archive that are read at once.
-const PIECE: usize = 64 * 1024;
+/// The pause before an archive that broke off is asked for again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 const NOT_EXTRACTED: &str = "Failed to extract cache";
 const NOT_CREATED: &str = "Failed to create cache";
@@ -36,14 +34,15 @@ impl Job<'_> {
         for cache in run.payload.cache.iter().filter(|cache| is_cache(cache)) {
             let Some((own, policy)) = self.understand(cache) else { continue };
             if !policy.pull {
-                self.log.line(Level::Info, &format!("Not downloading cache {own} due to policy"));
+                let text = format!("Not downloading cache {} due to policy", own.shown);
+                self.log.line(Level::Info, &text);
                 continue;
             }
             let plan = self.plan;
             let expand = |text: &str| plan.variables.expand(text);
-            let keys = candidates(cache, &own, &plan.settings.archives.cache_fallback_key, expand);
-            for raw in keys {
-                let (Some(key), _) = key(&raw) else { continue };
+            let others = candidates(cache, &plan.settings.archives.cache_fallback_key, expand);
+            let others: Vec<Key> = others.iter().filter_map(|raw| self.key(raw).0).collect();
+            for key in std::iter::once(own).chain(others) {
                 if self.restore(&key, scope).await? {
                     break;
                 }
@@ -53,7 +52,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Puts the caches into the store.
+    /// Puts the caches into their store.
     pub(super) async fn archive_caches(&mut self, stage: &Stage, scope: &Scope) -> Result<(), Failure> {
         let run = self.run;
         let succeeded = *stage == Stage::ArchiveCache;
@@ -61,10 +60,10 @@ impl Job<'_> {
         for cache in run.payload.cache.iter().filter(due) {
             let Some((key, policy)) = self.understand(cache) else { continue };
             if !policy.push {
-                self.log.line(Level::Info, &format!("Not uploading cache {key} due to policy"));
+                self.log.line(Level::Info, &format!("Not uploading cache {} due to policy", key.shown));
                 continue;
             }
-            self.log.line(Level::Info, &format!("Creating cache {key}..."));
+            self.log.line(Level::Info, &format!("Creating cache {}...", key.shown));
             let created = self.archive(cache, &key, stage, scope).await?;
             let (level, text) =
                 if created { (Level::Info, "Created cache") } else { (Level::Warning, NOT_CREATED) };
@@ -73,8 +72,17 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// A key, and a warning if it is not what the author wrote.
+    fn key(&self, raw: &str) -> (Option<Key>, Option<String>) {
+        if self.plan.flags.is_on(Flag::HashCacheKeys) && !raw.is_empty() {
+            (Some(Key::hashed(raw)), None)
+        } else {
+            Key::cleaned(raw)
+        }
+    }
+
     /// The key and policy of a cache, if it can be used.
-    fn understand(&mut self, cache: &Cache) -> Option<(String, Policy)> {
+    fn understand(&mut self, cache: &Cache) -> Option<(Key, Policy)> {
         let plan = self.plan;
         let raw = if cache.key.is_empty() {
             let payload = &self.run.payload;
@@ -82,7 +90,7 @@ impl Job<'_> {
         } else {
             plan.variables.expand(&cache.key)
         };
-        let (key, warning) = key(&raw);
+        let (key, warning) = self.key(&raw);
         if let Some(warning) = warning {
             self.log.line(Level::Warning, &warning);
         }
@@ -94,56 +102,66 @@ impl Job<'_> {
         Some((key?, policy))
     }
 
-    fn store(&self) -> Option<(CacheStore, CacheScope)> {
-        Some((self.setup.caches.clone()?, self.run.cache.clone()?))
+    fn archives(&self) -> Option<Archives> {
+        Some(Archives {
+            store: self.setup.caches.clone()?,
+            place: self.run.cache.clone()?,
+            limit: self.plan.settings.archives.cache_request_timeout,
+        })
     }
 
     /// Whether the archive of a key was there and was taken apart.
-    async fn restore(&mut self, key: &str, scope: &Scope) -> Result<bool, Failure> {
-        self.log.line(Level::Info, &format!("Checking cache for {key}..."));
-        let Some((store, whose)) = self.store() else { return Ok(false) };
-        let name = key.to_owned();
-        let found = tokio::task::spawn_blocking(move || store.find(&whose, &name)).await;
-        let file = match found.map_err(io::Error::other).flatten() {
-            Ok(Some(file)) => file,
-            Ok(None) => {
-                self.log.line(Level::Warning, "file does not exist");
-                return Ok(false);
+    async fn restore(&mut self, key: &Key, scope: &Scope) -> Result<bool, Failure> {
+        self.log.line(Level::Info, &format!("Checking cache for {}...", key.shown));
+        let Some(archives) = self.archives() else { return Ok(false) };
+        let mut failed = 0;
+        loop {
+            let archive = match self.control.unless_halted(scope, archives.open(key)).await? {
+                Ok(archive) => archive,
+                Err(reason) => {
+                    self.log.line(Level::Warning, &reason);
+                    return Ok(false);
+                }
+            };
+            if let Some(address) = archives.address(key) {
+                self.log.line(Level::Print, &format!("Downloading cache from {address}"));
             }
-            Err(error) => {
-                self.log.line(Level::Warning, &format!("the cache cannot be read: {error}"));
-                return Ok(false);
+            let Some(guest) = self.guest.take() else { return Ok(false) };
+            let directory = self.plan.dirs.build_dir.clone();
+            let unpacked = self.unpack(guest.agent(), &Stage::RestoreCache, &directory, archive, scope).await;
+            let result = match unpacked {
+                Ok(unpacked) => Ok(unpacked),
+                Err(broken) => Err(self.broken(broken, &guest).await),
+            };
+            self.guest = Some(guest);
+            match result? {
+                Unpacked::Done => {
+                    self.log.line(Level::Info, "Successfully extracted cache");
+                    return Ok(true);
+                }
+                Unpacked::Helper => return Ok(false),
+                Unpacked::Source(error) => {
+                    self.log.line(Level::Warning, &format!("the cache cannot be read: {error}"));
+                    failed += 1;
+                    if failed >= archives.tries() {
+                        return Ok(false);
+                    }
+                    self.log.line(Level::Warning, "Retrying...");
+                    self.control.unless_halted(scope, sleep(PAUSE)).await?;
+                }
             }
-        };
-        let pieces = ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE);
-        let Some(guest) = self.guest.take() else { return Ok(false) };
-        let directory = self.plan.dirs.build_dir.clone();
-        let unpacked = self.unpack(guest.agent(), &Stage::RestoreCache, &directory, pieces, scope).await;
-        let result = match unpacked {
-            Ok(Unpacked::Done) => {
-                self.log.line(Level::Info, "Successfully extracted cache");
-                Ok(true)
-            }
-            Ok(Unpacked::Helper) => Ok(false),
-            Ok(Unpacked::Source(error)) => {
-                self.log.line(Level::Warning, &format!("the cache cannot be read: {error}"));
-                Ok(false)
-            }
-            Err(broken) => Err(self.broken(broken, &guest).await),
-        };
-        self.guest = Some(guest);
-        result
+        }
     }
 
-    /// Whether there was something, and it is in the store.
+    /// Whether there was something, and it is in its store.
     async fn archive(
         &mut self,
         cache: &Cache,
-        key: &str,
+        key: &Key,
         stage: &Stage,
         scope: &Scope,
     ) -> Result<bool, Failure> {
-        let Some((store, whose)) = self.store() else { return Ok(false) };
+        let Some(archives) = self.archives() else { return Ok(false) };
         let plan = self.plan;
         let request = Request {
             root: plan.dirs.build_dir.clone(),
@@ -153,100 +171,49 @@ impl Job<'_> {
             purpose: Purpose::Cache,
             ..Request::default()
         };
+        let quota = archives.store.quota();
         let most = match self.run.runner.cache.max_uploaded_archive_size {
-            0 => store.quota(),
-            most => most.min(store.quota()),
+            0 => quota,
+            most => most.min(quota),
         };
-        let name = key.to_owned();
-        let created = tokio::task::spawn_blocking(move || {
-            let archive = store.create(&whose, &name)?;
-            Ok((archive.writer()?, archive))
-        });
-        let (writer, archive) = match created.await.map_err(io::Error::other).flatten() {
+        let (writer, pending) = match archives.create(key).await {
             Ok(created) => created,
             Err(error) => return Ok(self.not_kept(&error)),
         };
         let Some(guest) = self.guest.take() else { return Ok(false) };
         let packed = self.pack(guest.agent(), stage, &request, writer, most, scope).await;
         let result = match packed {
-            Ok(Packed::Done) => {
-                let kept = tokio::task::spawn_blocking(move || archive.keep()).await;
-                match kept.map_err(io::Error::other).flatten() {
+            Ok(packed) => Ok(packed),
+            Err(broken) => Err(self.broken(broken, &guest).await),
+        };
+        self.guest = Some(guest);
+        match result? {
+            Packed::Done => {
+                if let Some(address) = archives.address(key) {
+                    self.log.line(Level::Print, &format!("Uploading cache.zip to {address}"));
+                }
+                match self.control.unless_halted(scope, archives.keep(pending, key)).await? {
                     Ok(()) => Ok(true),
-                    Err(error) => Ok(self.not_kept(&error)),
+                    Err(reason) => {
+                        self.log.line(Level::Warning, &reason);
+                        Ok(false)
+                    }
                 }
             }
             // As the official runner, which says so and is content.
-            Ok(Packed::Nothing) => Ok(true),
-            Ok(Packed::Helper) => Ok(false),
-            Ok(Packed::TooLarge) => {
+            Packed::Nothing => Ok(true),
+            Packed::Helper => Ok(false),
+            Packed::TooLarge => {
                 let text = format!("the cache is larger than the {most} bytes that it may have");
                 self.log.line(Level::Warning, &text);
                 Ok(false)
             }
-            Ok(Packed::Store(error)) => Ok(self.not_kept(&error)),
-            Err(broken) => Err(self.broken(broken, &guest).await),
-        };
-        self.guest = Some(guest);
-        result
+            Packed::Store(error) => Ok(self.not_kept(&error)),
+        }
     }
 
     fn not_kept(&mut self, error: &io::Error) -> bool {
         self.log.line(Level::Warning, &format!("the cache cannot be kept: {error}"));
         false
     }
-
-    /// Has the helper write an archive to a file.
-    async fn pack(
-        &mut self,
-        agent: &Guest,
-        stage: &Stage,
-        request: &Request,
-        writer: File,
-        most: u64,
-        scope: &Scope,
-    ) -> Result<Packed, Broken> {
-        let mut command = transfer::ask(agent, stage, request).await?;
-        let mut writer = tokio::fs::File::from_std(writer);
-        let mut bytes = 0_u64;
-        loop {
-            let event = tokio::select! {
-                biased;
-                failure = self.control.halted(scope) => return Err(failure.into()),
-                event = command.next() => event?,
-            };
-            match event {
-                CommandEvent::Stderr(bytes) => self.log.output(&bytes),
-                CommandEvent::Stdout(piece) => {
-                    bytes += piece.len() as u64;
-                    if bytes > most {
-                        return Ok(Packed::TooLarge);
-                    }
-                    if let Err(error) = writer.write_all(&piece).await {
-                        return Ok(Packed::Store(error));
-                    }
-                }
-                CommandEvent::Exited(exited) => {
-                    return Ok(match exited.status {
-                        ExitStatus::Code(0) => match writer.flush().await {
-                            Ok(()) => Packed::Done,
-                            Err(error) => Packed::Store(error),
-                        },
-                        ExitStatus::Code(NOTHING) => Packed::Nothing,
-                        _ => Packed::Helper,
-                    });
-                }
-            }
-        }
-    }
-}
-
-/// How an archive came to its end.
-enum Packed {
-    Done,
-    Nothing,
-    /// The helper failed, and has said why.
-    Helper,
-    TooLarge,
-    Store(io::Error),
 }

@@ -1,5 +1,6 @@
 //! Archives between the guest's helper and the host.
 
+use std::fs::File;
 use std::io;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use tart_guest::{Command, CommandControl, CommandEvent, Guest, GuestError};
 use tart_job::stages::Stage;
 use tart_proto::limits::MAX_DATA;
 use tart_proto::message::{Exec, ExitStatus, HELPER, Limits, Output, Root};
+use tokio::io::AsyncWriteExt;
 
 use super::control::Scope;
 use super::job::Job;
@@ -78,6 +80,50 @@ async fn write(control: &CommandControl, mut bytes: Bytes) -> Result<(), GuestEr
 }
 
 impl Job<'_> {
+    /// Has the helper write an archive to a file.
+    pub(super) async fn pack(
+        &mut self,
+        agent: &Guest,
+        stage: &Stage,
+        request: &Request,
+        writer: File,
+        most: u64,
+        scope: &Scope,
+    ) -> Result<Packed, Broken> {
+        let mut command = ask(agent, stage, request).await?;
+        let mut writer = tokio::fs::File::from_std(writer);
+        let mut bytes = 0_u64;
+        loop {
+            let event = tokio::select! {
+                biased;
+                failure = self.control.halted(scope) => return Err(failure.into()),
+                event = command.next() => event?,
+            };
+            match event {
+                CommandEvent::Stderr(bytes) => self.log.output(&bytes),
+                CommandEvent::Stdout(piece) => {
+                    bytes += piece.len() as u64;
+                    if bytes > most {
+                        return Ok(Packed::TooLarge);
+                    }
+                    if let Err(error) = writer.write_all(&piece).await {
+                        return Ok(Packed::Store(error));
+                    }
+                }
+                CommandEvent::Exited(exited) => {
+                    return Ok(match exited.status {
+                        ExitStatus::Code(0) => match writer.flush().await {
+                            Ok(()) => Packed::Done,
+                            Err(error) => Packed::Store(error),
+                        },
+                        ExitStatus::Code(NOTHING) => Packed::Nothing,
+                        _ => Packed::Helper,
+                    });
+                }
+            }
+        }
+    }
+
     /// Has the helper take an archive apart.
     pub(super) async fn unpack(
         &mut self,
@@ -117,4 +163,14 @@ impl Job<'_> {
             }
         }
     }
+}
+
+/// How an archive came to its end.
+pub(super) enum Packed {
+    Done,
+    Nothing,
+    /// The helper failed, and has said why.
+    Helper,
+    TooLarge,
+    Store(io::Error),
 }

@@ -8,7 +8,8 @@ use tart_assets::{AgentSource, Silent};
 use tart_config::{ByteSize, MicroVm, NetworkMode, Runner};
 use tart_job::context::{Product, RunnerContext};
 use tart_runner::{
-    CacheScope, HostSetup, JobLogSink, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job,
+    CachePlace, CacheScope, HostSetup, JobLogSink, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions,
+    run_job,
 };
 use tokio::sync::{Notify, watch};
 
@@ -108,7 +109,7 @@ pub(crate) fn job(script: &[&str], change: impl FnOnce(&mut Value)) -> JobRun {
         allowed: Vec::new(),
         image: None,
         artifacts: None,
-        cache: Some(CacheScope::directory(std::path::Path::new("/test"))),
+        cache: Some(CachePlace::Host(CacheScope::directory(std::path::Path::new("/test")))),
         session: None,
         plain_log: true,
     }

@@ -14,7 +14,9 @@ use clap::Args;
 use tart_ci_file::Pipeline;
 use tart_config::{ByteSize, MicroVm, Runner};
 use tart_runner::local::{Snapshot, TerminalSink};
-use tart_runner::{CacheScope, HostSetup, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job};
+use tart_runner::{
+    CachePlace, CacheScope, HostSetup, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job,
+};
 use tart_spec::FailureReason;
 use tokio::sync::watch;
 
@@ -104,7 +106,7 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
         allowed: vec![snapshot.allowed()?],
         image: args.image.clone(),
         artifacts: None,
-        cache: Some(CacheScope::directory(repository.root())),
+        cache: Some(CachePlace::Host(CacheScope::directory(repository.root()))),
         session: None,
         plain_log: true,
     };

@@ -11,6 +11,7 @@ mod images;
 mod jobs;
 mod netns;
 mod network;
+mod objects;
 mod peers;
 mod registry;
 mod secrets;

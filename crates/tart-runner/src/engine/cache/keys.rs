@@ -1,5 +1,6 @@
 //! Keys of caches. Pure.
 
+use sha2::{Digest, Sha256};
 use tart_spec::Cache;
 
 /// What a cache may be used for.
@@ -22,8 +23,32 @@ impl Policy {
     }
 }
 
+/// A key of a cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Key {
+    /// For people.
+    pub(super) shown: String,
+    /// What leads to the archive: parts with slashes between them.
+    pub(super) name: String,
+}
+
+impl Key {
+    /// The key as it is, behind its digest in the way of `FF_HASH_CACHE_KEYS`.
+    pub(super) fn hashed(raw: &str) -> Self {
+        let digest: String = Sha256::digest(raw).iter().map(|byte| format!("{byte:02x}")).collect();
+        let shard: String = digest.chars().take(2).collect();
+        Self { shown: raw.to_owned(), name: format!("{shard}/{digest}") }
+    }
+
+    /// The cleaned key, and a warning if it is not what the author wrote. `None` if nothing is left of it.
+    pub(super) fn cleaned(raw: &str) -> (Option<Self>, Option<String>) {
+        let (key, warning) = key(raw);
+        (key.map(|key| Self { shown: key.clone(), name: key }), warning)
+    }
+}
+
 /// The key of a cache, and a warning if it is not what the author wrote. `None` if nothing is left of it.
-pub(super) fn key(raw: &str) -> (Option<String>, Option<String>) {
+fn key(raw: &str) -> (Option<String>, Option<String>) {
     let decoded = raw.replace("%2f", "/").replace("%2F", "/").replace("%2e", ".").replace("%2E", ".");
     let decoded = decoded.replace('\\', "/");
     let mut parts: Vec<&str> = Vec::new();
@@ -49,15 +74,9 @@ pub(super) fn key(raw: &str) -> (Option<String>, Option<String>) {
     (Some(key), warning)
 }
 
-/// The keys that are tried, as written: the cache's own, its fallbacks, then that of the variable.
-pub(super) fn candidates(
-    cache: &Cache,
-    own: &str,
-    variable: &str,
-    expand: impl Fn(&str) -> String,
-) -> Vec<String> {
-    let mut keys = vec![own.to_owned()];
-    keys.extend(cache.fallback_keys.iter().map(|key| expand(key)));
+/// The keys that are tried after the cache's own, as written: its fallbacks, then that of the variable.
+pub(super) fn candidates(cache: &Cache, variable: &str, expand: impl Fn(&str) -> String) -> Vec<String> {
+    let mut keys: Vec<String> = cache.fallback_keys.iter().map(|key| expand(key)).collect();
     // A variable of a job must not lead to what protected branches have made.
     let protected = variable.trim_end_matches(['.', ' ']).ends_with("-protected");
     if !variable.is_empty() && !protected {
@@ -83,12 +102,19 @@ mod tests {
     }
 
     #[test]
+    fn digests_are_names_of_any_key() {
+        let key = Key::hashed("a/../b");
+        assert_eq!(key.shown, "a/../b");
+        insta::assert_snapshot!(key.name, @"90/900ea8b7e0d8fe30857c1bb629272e28cfd7f7af61a81f7b6964b271b69dab69");
+    }
+
+    #[test]
     fn a_variable_does_not_lead_to_protected_caches() {
         let cache = Cache { fallback_keys: vec!["f-$X".into()], ..Cache::default() };
-        let keys = |variable| candidates(&cache, "own", variable, |text| text.replace("$X", "x"));
-        assert_eq!(keys("more"), ["own", "f-x", "more"]);
-        assert_eq!(keys(""), ["own", "f-x"]);
-        assert_eq!(keys("main-protected. ."), ["own", "f-x"]);
+        let keys = |variable| candidates(&cache, variable, |text| text.replace("$X", "x"));
+        assert_eq!(keys("more"), ["f-x", "more"]);
+        assert_eq!(keys(""), ["f-x"]);
+        assert_eq!(keys("main-protected. ."), ["f-x"]);
     }
 
     #[test]
