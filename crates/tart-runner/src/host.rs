@@ -19,8 +19,8 @@ use tart_proto::time::scaled;
 use tart_registry::{RegistryError, RegistrySettings};
 use tart_vmm::{
     Accel, AgentStream, Bucket, Choice, Driver, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning,
-    HugePages, MachineSpec, Origin, PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir, Snapshot, VmmError,
-    choose,
+    HugePages, Isolation, IsolationOptions, MachineSpec, Origin, PROBE_LIMIT, Probe, QemuDriver, QemuOptions,
+    RunDir, Snapshot, VmmError, choose,
 };
 use tokio::sync::watch;
 
@@ -35,6 +35,9 @@ const RUN_DIR: &str = "run";
 
 /// Name of the directory of caches, in the state directory.
 const CACHE_DIR: &str = "cache";
+
+/// Where users of machines are locked, by all runners of a host.
+const UID_LOCKS: &str = "/run/tart/uids";
 
 /// Why this host cannot run jobs.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +95,7 @@ pub struct HostSetup {
     /// What guests go on from.
     pub(crate) snapshot: Option<Snapshot>,
     choice: Choice,
+    isolation: Arc<Isolation>,
     notes: Vec<String>,
 }
 
@@ -119,6 +123,7 @@ impl HostSetup {
         let (wanted, progress, pool) = (config.clone(), options.progress.clone(), options.pool);
         let assets = tokio::task::spawn_blocking(move || assets(&wanted, options));
         let (store, mut boot) = assets.await.map_err(|_| HostError::Interrupted)??;
+        let isolation = Arc::new(Isolation::new(&isolation(config))?);
         let (driver, choice): (Arc<dyn Driver>, Choice) = match firecracker_program(config) {
             Some(binary) => {
                 let driver = firecracker(binary, tuning(config)).await?;
@@ -126,8 +131,12 @@ impl HostSetup {
                 (Arc::new(driver), Choice::required("Firecracker runs guests in no other way"))
             }
             None => {
-                let choice = acceleration(config, &boot, &run_dir).await?;
-                let options = QemuOptions { binary: None, acceleration: choice.acceleration };
+                let choice = acceleration(config, &boot, &run_dir, &isolation).await?;
+                let options = QemuOptions {
+                    isolation: isolation.clone(),
+                    disk_bandwidth: config.disk_bandwidth.map(|bytes| bytes.bytes()),
+                    ..QemuOptions::new(choice.acceleration)
+                };
                 (Arc::new(QemuDriver::new(options).await?), choice)
             }
         };
@@ -146,6 +155,7 @@ impl HostSetup {
             caches: None,
             snapshot: None,
             choice,
+            isolation,
             notes,
         };
         match CacheStore::open(&state_dir(config).join(CACHE_DIR), config.cache_quota.bytes()) {
@@ -230,6 +240,7 @@ impl HostSetup {
             self.choice.explain(),
             format!("guest kernel: {}", self.boot.release),
             format!("network: {}", self.network.describe()),
+            format!("isolation: {}", self.isolation),
             format!("assets: {}", self.images.store().root().display()),
             match &self.snapshot {
                 Some(snapshot) => {
@@ -339,7 +350,22 @@ async fn firecracker(binary: PathBuf, tuning: FirecrackerTuning) -> Result<Firec
     FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), tuning }).await
 }
 
-async fn acceleration(config: &MicroVm, boot: &BootAssets, run_dir: &RunDir) -> Result<Choice, VmmError> {
+/// What machines are kept apart with.
+fn isolation(config: &MicroVm) -> IsolationOptions {
+    IsolationOptions {
+        uid_base: config.uid_base,
+        uid_count: config.uid_count,
+        locks: UID_LOCKS.into(),
+        cgroup_parent: config.cgroup_parent.clone(),
+    }
+}
+
+async fn acceleration(
+    config: &MicroVm,
+    boot: &BootAssets,
+    run_dir: &RunDir,
+    isolation: &Arc<Isolation>,
+) -> Result<Choice, VmmError> {
     let wish = match config.accel {
         tart_config::Accel::Auto => Accel::Auto,
         tart_config::Accel::Kvm => Accel::Kvm,
@@ -353,6 +379,7 @@ async fn acceleration(config: &MicroVm, boot: &BootAssets, run_dir: &RunDir) -> 
         cache: &state_dir(config).join(PROBE_CACHE),
         run_dir: run_dir.path(),
         limit: scaled(PROBE_LIMIT),
+        isolation,
     };
     let greet = |stream: AgentStream| -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
         Box::pin(greet(stream, scaled(PROBE_LIMIT)))

@@ -3,9 +3,9 @@
 mod cache;
 mod probe;
 
-use std::{fmt, future::Future, path::Path, pin::Pin, time::Duration};
+use std::{fmt, future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
 
-use crate::{AgentStream, VmmError};
+use crate::{AgentStream, Isolation, VmmError};
 use cache::{Cache, Key, Verdict};
 
 /// What the configuration asks for.
@@ -82,6 +82,8 @@ pub struct Probe<'a> {
     pub run_dir: &'a Path,
     /// How long the guest may take until its agent answers.
     pub limit: Duration,
+    /// What machines are kept apart with, which the kernel's device must be usable from.
+    pub isolation: &'a Arc<Isolation>,
 }
 
 /// Limit of a probe: a guest on a processor that runs it is ready within a second or two.
@@ -110,7 +112,7 @@ pub async fn choose(wish: Accel, probe: &Probe<'_>, greet: &Greet) -> Result<Cho
 
 async fn find_out(probe: &Probe<'_>, greet: &Greet) -> Result<Choice, VmmError> {
     // Not kept: a permission may be granted at any time, and asking is free.
-    if let Err(reason) = probe::open_kvm() {
+    if let Err(reason) = probe::open_kvm().and_then(|()| probe.isolation.kvm_problem()) {
         return Ok(Choice { acceleration: Acceleration::Tcg, reason, cached: false });
     }
     let qemu = crate::qemu::find(probe.qemu)?;

@@ -15,9 +15,11 @@ use landlock::{
 /// What the rules are made for; of an older kernel they ask what that knows.
 const RULES: ABI = ABI::V3;
 
-/// What programs, their libraries and their firmware are in, and what libraries look at.
-const SYSTEM: [&str; 8] =
-    ["/usr", "/lib", "/lib64", "/bin", "/nix/store", "/etc/ld.so.cache", "/proc", "/sys"];
+/// What programs, their libraries and their firmware are in.
+const SYSTEM: [&str; 6] = ["/usr", "/lib", "/lib64", "/bin", "/nix/store", "/etc/ld.so.cache"];
+
+/// What libraries ask the kernel by.
+const KERNEL: [&str; 2] = ["/proc", "/sys"];
 
 /// Devices that a monitor opens itself.
 const DEVICES: [&str; 4] = ["/dev/kvm", "/dev/null", "/dev/urandom", "/dev/random"];
@@ -28,6 +30,52 @@ pub(crate) struct Allowed {
     /// Files, and directories with all that is below.
     pub(crate) read: Vec<PathBuf>,
     pub(crate) write: Vec<PathBuf>,
+    /// Programs with their libraries and data, besides those of the system.
+    pub(crate) installed: Vec<PathBuf>,
+}
+
+/// A place in the file system that a process may get to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) access: PlaceAccess,
+}
+
+/// What a process may do in a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlaceAccess {
+    /// Read and run what is installed.
+    System,
+    /// Read what the kernel tells.
+    Kernel,
+    /// Use a device.
+    Device,
+    /// Read.
+    Read,
+    /// Read and write.
+    Write,
+}
+
+impl Allowed {
+    /// All places, those that every monitor needs among them. They need not be there.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        let fixed = [
+            (SYSTEM.as_slice(), PlaceAccess::System),
+            (KERNEL.as_slice(), PlaceAccess::Kernel),
+            (DEVICES.as_slice(), PlaceAccess::Device),
+        ];
+        let own = [
+            (&self.installed, PlaceAccess::System),
+            (&self.read, PlaceAccess::Read),
+            (&self.write, PlaceAccess::Write),
+        ];
+        let fixed = fixed.into_iter().flat_map(|(paths, access)| {
+            paths.iter().map(move |path| Place { path: Path::new(path), access })
+        });
+        fixed.chain(
+            own.into_iter().flat_map(|(paths, access)| paths.iter().map(move |path| Place { path, access })),
+        )
+    }
 }
 
 /// Rules that a process can be put under.
@@ -42,11 +90,11 @@ impl Rules {
             let all = AccessFs::from_all(RULES);
             let (read, write) = (AccessFs::from_read(RULES), all);
             let mut ruleset = ruleset.handle_access(all)?.create()?;
-            let system = SYSTEM.iter().map(Path::new).map(|path| (path, read));
-            let devices = DEVICES.iter().map(Path::new).map(|path| (path, write));
-            let own = allowed.read.iter().map(|path| (path.as_path(), read));
-            let writable = allowed.write.iter().map(|path| (path.as_path(), write));
-            for (path, access) in system.chain(devices).chain(own).chain(writable) {
+            for Place { path, access } in allowed.places() {
+                let access = match access {
+                    PlaceAccess::System | PlaceAccess::Kernel | PlaceAccess::Read => read,
+                    PlaceAccess::Device | PlaceAccess::Write => write,
+                };
                 // What is not there cannot be opened either.
                 let Ok(place) = PathFd::new(path) else { continue };
                 ruleset = ruleset.add_rule(PathBeneath::new(place, fitting(path, access)))?;
@@ -56,9 +104,8 @@ impl Rules {
         Ok(rules().map_err(io::Error::other)?.map(Self))
     }
 
-    /// Puts the calling process under the rules, for good. Makes system calls only.
+    /// Puts the calling process under the rules, for good; it may not gain privileges any more. Makes system calls only.
     pub(crate) fn enter(&self) -> io::Result<()> {
-        rustix::thread::set_no_new_privs(true)?;
         let fd = self.0.as_fd().as_raw_fd();
         #[expect(unsafe_code, reason = "no crate has this call in a form that may run between fork and exec")]
         // SAFETY: the call takes a descriptor, which `self` keeps open, and flags; it changes no memory.
@@ -84,9 +131,12 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         #[expect(unsafe_code, reason = "the standard library has no other way to prepare a child")]
-        // SAFETY: `Rules::enter` makes system calls only.
+        // SAFETY: the closure makes system calls only.
         unsafe {
-            command.pre_exec(move || rules.enter());
+            command.pre_exec(move || {
+                rustix::thread::set_no_new_privs(true)?;
+                rules.enter()
+            });
         }
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     }
@@ -100,7 +150,8 @@ mod tests {
             fs::write(at(name).join("file"), name).unwrap();
         }
         fs::write(at("image"), "image").unwrap();
-        let allowed = Allowed { read: vec![at("image"), at("gone")], write: vec![at("mine")] };
+        let allowed =
+            Allowed { read: vec![at("image"), at("gone")], write: vec![at("mine")], ..Allowed::default() };
         let script = format!(
             "cd {}; cat mine/file image; echo new > mine/new && echo written; cat others/file /etc/shadow || echo no; \
              echo x > image || echo no; echo x > /etc/tart-test || echo no; ls others || echo no",

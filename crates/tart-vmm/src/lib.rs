@@ -15,6 +15,7 @@ mod console;
 mod error;
 mod firecracker;
 mod host;
+mod isolation;
 mod machine;
 mod process;
 mod program;
@@ -30,6 +31,7 @@ pub use error::VmmError;
 pub use firecracker::{
     Bucket, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning, HugePages, Version, kvm_problem,
 };
+pub use isolation::{Identity, Isolation, IsolationOptions};
 pub use machine::{AgentStream, Capabilities, Driver, ExitKind, Machine, MachineExit, ProcessStatus};
 pub use qemu::{QemuDriver, QemuOptions};
 pub use run_dir::{MachineDir, Reaped, RunDir, reap};

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fs::File,
     io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd, RawFd},
@@ -14,10 +15,13 @@ use std::{
 };
 
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getppid, pidfd_open, pidfd_send_signal,
-    set_parent_process_death_signal, setrlimit, setsid, waitid,
+    Gid, Pid, PidfdFlags, Resource, Rlimit, Signal, Uid, WaitId, WaitIdOptions, getppid, pidfd_open,
+    pidfd_send_signal, set_parent_process_death_signal, setrlimit, setsid, waitid,
 };
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{
+    LinkNameSpaceType, UnshareFlags, move_into_link_name_space, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{oneshot, watch},
@@ -26,6 +30,7 @@ use tokio::{
 use crate::{
     ProcessStatus,
     confine::{Allowed, Rules},
+    isolation::{Identity, Jail},
 };
 
 /// A program to start.
@@ -39,13 +44,42 @@ pub(crate) struct Launch {
     pub(crate) inherit: Vec<Arc<OwnedFd>>,
     /// Its standard output; nothing without it.
     pub(crate) stdout: Option<OwnedFd>,
-    /// The network namespace that it starts in, if not the runner's.
-    pub(crate) namespace: Option<Arc<OwnedFd>>,
+    /// The network namespace that it starts in.
+    pub(crate) network: Namespace,
     /// What it may open; anything without it.
     pub(crate) allowed: Option<Allowed>,
+    /// Whom it runs as, if not as the runner's user in the runner's root directory.
+    pub(crate) user: Option<User>,
+    /// Where a process gets into the cgroup that it is to be in.
+    pub(crate) cgroup: Option<File>,
     /// Largest file that it may write, in bytes.
     pub(crate) max_file: u64,
 }
+
+/// A network namespace.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Namespace {
+    /// The runner's.
+    #[default]
+    Runner,
+    /// A new one without any devices.
+    Empty,
+    /// One that exists.
+    Of(Arc<OwnedFd>),
+}
+
+/// Whom a process runs as.
+#[derive(Debug)]
+pub(crate) struct User {
+    pub(crate) identity: Identity,
+    /// A group besides its own.
+    pub(crate) group: Option<u32>,
+    /// Its root directory.
+    pub(crate) jail: Jail,
+}
+
+/// Most threads and processes of a user that is one machine's.
+pub(crate) const MAX_THREADS: u64 = 256;
 
 /// Starts processes from a thread of its own. The kernel kills them when that thread ends, so it must be neither
 /// one of the runtime's, which come and go, nor end before the last process: every process holds the launcher.
@@ -75,35 +109,27 @@ impl Launcher {
     }
 }
 
-fn spawn(launch: Launch) -> io::Result<(Process, ChildStderr)> {
+fn spawn(mut launch: Launch) -> io::Result<(Process, ChildStderr)> {
     let parent = Pid::from_raw(i32::try_from(std::process::id()).unwrap_or(0));
+    let prepared = Prepared::new(&mut launch)?;
     let inherit: Vec<RawFd> = launch.inherit.iter().map(|fd| fd.as_raw_fd()).collect();
-    let max_file = launch.max_file;
     let mut command = Command::new(&launch.program);
     // The runner's environment may hold secrets of jobs.
     command.args(&launch.args).current_dir(&launch.dir).env_clear();
     let stdout = launch.stdout.map_or_else(Stdio::null, Stdio::from);
     command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
-    let namespace = launch.namespace;
-    let rules = launch.allowed.as_ref().map(Rules::new).transpose()?.flatten();
     let prepare = move || {
         setsid()?;
+        prepared.enter()?;
+        // After the change of user, which clears it.
         set_parent_process_death_signal(Some(Signal::KILL))?;
         if getppid() != parent {
             return Err(io::Error::other("the runner is gone"));
         }
-        if let Some(namespace) = &namespace {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        }
-        limit(Resource::Core, 0)?;
-        limit(Resource::Fsize, max_file)?;
         for fd in &inherit {
             keep_across_exec(*fd)?;
         }
-        match &rules {
-            Some(rules) => rules.enter(),
-            None => Ok(()),
-        }
+        prepared.confine()
     };
     #[expect(unsafe_code, reason = "the standard library has no other way to prepare a child")]
     // SAFETY: `prepare` makes system calls only; it neither allocates nor takes locks, except for the error of a
@@ -123,6 +149,72 @@ fn spawn(launch: Launch) -> io::Result<(Process, ChildStderr)> {
             child.wait()?;
             Err(errno.into())
         }
+    }
+}
+
+/// What a child changes of itself before it runs its program; in it, system calls only.
+struct Prepared {
+    cgroup: Option<File>,
+    network: Namespace,
+    user: Option<User>,
+    rules: Option<Rules>,
+    max_file: u64,
+}
+
+impl Prepared {
+    fn new(launch: &mut Launch) -> io::Result<Self> {
+        Ok(Self {
+            cgroup: launch.cgroup.take(),
+            network: std::mem::take(&mut launch.network),
+            user: launch.user.take(),
+            rules: launch.allowed.as_ref().map(Rules::new).transpose()?.flatten(),
+            max_file: launch.max_file,
+        })
+    }
+
+    /// Gets into its cgroup, namespaces, limits and user.
+    fn enter(&self) -> io::Result<()> {
+        if let Some(cgroup) = &self.cgroup {
+            rustix::io::write(cgroup, b"0")?;
+        }
+        match &self.network {
+            Namespace::Runner => {}
+            Namespace::Empty => unshare(UnshareFlags::NEWNET)?,
+            Namespace::Of(namespace) => {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            }
+        }
+        limit(Resource::Core, 0)?;
+        limit(Resource::Fsize, self.max_file)?;
+        let Some(user) = &self.user else { return Ok(()) };
+        unshare(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)?;
+        user.jail.enter()?;
+        limit(Resource::Nproc, MAX_THREADS)?;
+        let (uid, gid) = (Uid::from_raw(user.identity.uid), Gid::from_raw(user.identity.gid));
+        match user.group {
+            Some(group) => set_thread_groups(&[Gid::from_raw(group)])?,
+            None => set_thread_groups(&[])?,
+        }
+        set_thread_res_gid(gid, gid, gid)?;
+        // Takes all capabilities with it.
+        Ok(set_thread_res_uid(uid, uid, uid)?)
+    }
+
+    /// Gives up what it could get back by the programs and files that it runs and opens.
+    fn confine(&self) -> io::Result<()> {
+        rustix::thread::set_no_new_privs(true)?;
+        match &self.rules {
+            Some(rules) => rules.enter(),
+            None => Ok(()),
+        }
+    }
+}
+
+fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "descriptors that threads share could be unshared by it")]
+    // SAFETY: none of the flags is about descriptors, and the caller is the child of a fork with one thread.
+    unsafe {
+        Ok(rustix::thread::unshare_unsafe(flags)?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! QEMU's `microvm` machine.
 
 mod args;
+mod confine;
 mod machine;
 mod migration;
 mod qmp;
@@ -14,9 +15,11 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    Acceleration, Capabilities, Driver, Machine, MachineSpec, VmmError, cmdline, host, process::Launcher,
-    program,
+    Acceleration, Capabilities, Driver, Isolation, Machine, MachineSpec, VmmError, cmdline, host,
+    process::Launcher, program,
 };
+
+pub(crate) use confine::kvm_group;
 
 /// The program's name.
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -31,6 +34,18 @@ pub struct QemuOptions {
     pub binary: Option<PathBuf>,
     /// How guest code is run.
     pub acceleration: Acceleration,
+    /// What machines are kept apart with.
+    pub isolation: Arc<Isolation>,
+    /// Bytes in a second that a machine reads from disks and writes to them, where cgroups can limit it.
+    pub disk_bandwidth: Option<u64>,
+}
+
+impl QemuOptions {
+    /// The QEMU of the search path, whose machines are kept apart by Landlock alone.
+    #[must_use]
+    pub fn new(acceleration: Acceleration) -> Self {
+        Self { binary: None, acceleration, isolation: Arc::default(), disk_bandwidth: None }
+    }
 }
 
 /// Starts machines on QEMU.
@@ -39,6 +54,8 @@ pub struct QemuDriver {
     binary: PathBuf,
     version: String,
     acceleration: Acceleration,
+    isolation: Arc<Isolation>,
+    disk_bandwidth: Option<u64>,
     tsc_khz: u64,
     launcher: Arc<Launcher>,
 }
@@ -56,7 +73,8 @@ impl QemuDriver {
             tsc.map_err(|e| VmmError::system("measure the processor's clock", std::io::Error::other(e)))?;
         let launcher =
             Launcher::start().map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
-        Ok(Self { binary, version, acceleration: options.acceleration, tsc_khz, launcher })
+        let QemuOptions { acceleration, isolation, disk_bandwidth, .. } = options;
+        Ok(Self { binary, version, acceleration, isolation, disk_bandwidth, tsc_khz, launcher })
     }
 }
 

@@ -70,7 +70,7 @@ impl RunDir {
     pub fn machine(&self, id: &str) -> Result<MachineDir, VmmError> {
         spec::check_id(id)?;
         let path = self.path.join(id);
-        let made = DirBuilder::new().mode(0o700).create(&path);
+        let made = DirBuilder::new().mode(0o711).create(&path);
         made.map_err(|e| VmmError::system(format!("make the directory {}", path.display()), e))?;
         Ok(MachineDir { path })
     }
@@ -82,7 +82,7 @@ impl Drop for RunDir {
     }
 }
 
-/// The directory of one machine, mode 0700; removed with all in it when dropped, so it has to outlive the machine.
+/// The directory of one machine, in a directory with mode 0700; removed with all in it when dropped, so it has to outlive the machine.
 #[derive(Debug)]
 pub struct MachineDir {
     path: PathBuf,
@@ -157,7 +157,7 @@ pub fn reap(root: &Path) -> Result<Reaped, VmmError> {
 fn reap_runner(path: &Path, reaped: &mut Reaped) {
     for machine in fs::read_dir(path).into_iter().flatten().flatten() {
         let machine = machine.path();
-        match record::kill(&machine) {
+        match record::end(&machine) {
             Ok(pid) => reaped.processes.extend(pid),
             Err(error) => {
                 // Its record is all that is known of the process: it stays for the next runner.

@@ -16,6 +16,7 @@ use tokio::{net::UnixStream, sync::watch, task::JoinSet, time::timeout};
 use crate::{
     ExitKind, MachineExit, ProcessStatus,
     console::Tail,
+    isolation::Confinement,
     process::{Launcher, Process, Published, published},
 };
 
@@ -42,12 +43,13 @@ pub(crate) struct Supervised {
 }
 
 impl Supervised {
-    /// Watches a process that was just launched: its console and its standard error.
+    /// Watches a process that was just launched: its console and its standard error. What holds it is kept until its end.
     pub(crate) fn new(
         process: Process,
         console: StdUnixStream,
         stderr: ChildStderr,
         launcher: Arc<Launcher>,
+        confinement: Confinement,
         kind: Kind,
     ) -> io::Result<Self> {
         console.set_nonblocking(true)?;
@@ -58,7 +60,7 @@ impl Supervised {
         let mut readers = JoinSet::new();
         readers.spawn(console.clone().follow(console_stream));
         readers.spawn(monitor.clone().follow(stderr));
-        let exit = watch_end(&process, readers, killed.clone(), launcher, kind);
+        let exit = watch_end(&process, readers, killed.clone(), (launcher, confinement), kind);
         Ok(Self { process, console, monitor, killed, exit })
     }
 
@@ -112,15 +114,15 @@ fn watch_end(
     process: &Process,
     mut readers: JoinSet<()>,
     killed: Arc<AtomicBool>,
-    launcher: Arc<Launcher>,
+    needed: (Arc<Launcher>, Confinement),
     kind: Kind,
 ) -> Published<MachineExit> {
     let (sender, exit) = watch::channel(None);
     let reaped = process.reaped();
     tokio::spawn(async move {
         let status = reaped.await;
-        // The launcher's end would have killed the process.
-        drop(launcher);
+        // The launcher's end would have killed the process, and its user and cgroup were its own as long as it lived.
+        drop(needed);
         let drained = async { while readers.join_next().await.is_some() {} };
         let _late = timeout(DRAIN_LIMIT, drained).await;
         let kind = kind(status, killed.load(Ordering::Relaxed));

@@ -126,6 +126,7 @@ async fn driver(boot: &BootAssets, run_dir: &RunDir) -> Result<QemuDriver> {
         cache: &cache,
         run_dir: run_dir.path(),
         limit: PROBE_LIMIT,
+        isolation: &std::sync::Arc::default(),
     };
     let greet: &Greet = &|stream: AgentStream| {
         Box::pin(async {
@@ -134,5 +135,5 @@ async fn driver(boot: &BootAssets, run_dir: &RunDir) -> Result<QemuDriver> {
         })
     };
     let choice = choose(Accel::Auto, &probe, greet).await?;
-    Ok(QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration }).await?)
+    Ok(QemuDriver::new(QemuOptions::new(choice.acceleration)).await?)
 }

@@ -32,7 +32,11 @@ pub(super) async fn boot(
     qemu: &Path,
     greet: &Greet,
 ) -> Result<Result<String, String>, VmmError> {
-    let options = QemuOptions { binary: Some(qemu.to_owned()), acceleration: Acceleration::Kvm };
+    let options = QemuOptions {
+        binary: Some(qemu.to_owned()),
+        isolation: probe.isolation.clone(),
+        ..QemuOptions::new(Acceleration::Kvm)
+    };
     let driver = QemuDriver::new(options).await?;
     let dir = tempfile::Builder::new()
         .prefix("probe-")

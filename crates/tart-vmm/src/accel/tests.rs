@@ -24,6 +24,7 @@ async fn emulation_on_demand_needs_no_probe() {
         cache: nowhere,
         run_dir: nowhere,
         limit: PROBE_LIMIT,
+        isolation: &Arc::default(),
     };
     let greet: &Greet = &|_| Box::pin(async { Ok(()) });
     let choice = choose(Accel::Tcg, &probe, greet).await.unwrap();

@@ -26,8 +26,13 @@ use super::{
     vsock::Vsock,
 };
 use crate::{
-    AgentStream, DiskSpec, Machine, MachineExit, MachineSpec, Origin, Snapshot, VmmError, process::Launch,
-    run_dir, snapshot::MAX_STATE, spec, supervised::Supervised,
+    AgentStream, DiskSpec, Machine, MachineExit, MachineSpec, Origin, Snapshot, VmmError,
+    isolation::Confinement,
+    process::{Launch, Namespace},
+    run_dir,
+    snapshot::MAX_STATE,
+    spec,
+    supervised::Supervised,
 };
 
 /// The API's socket in the machine's directory.
@@ -116,7 +121,9 @@ pub(super) async fn start(
         dir: spec.run_dir.clone(),
         inherit,
         stdout: Some(console_far.into()),
-        namespace,
+        network: namespace.map_or(Namespace::Runner, Namespace::Of),
+        user: None,
+        cgroup: None,
         // It has its own filters, and a jailer that Tart does not use yet.
         allowed: None,
         max_file: spec.largest_writable().max(if is_template { spec.memory_bytes.max(MAX_STATE) } else { 0 }),
@@ -124,12 +131,19 @@ pub(super) async fn start(
     let launched = driver.launcher.launch(launch).await;
     let (process, stderr) =
         launched.map_err(|e| VmmError::system(format!("run {}", driver.binary.display()), e))?;
-    run_dir::record(&spec.run_dir, process.pid())
+    run_dir::record(&spec.run_dir, process.pid(), None)
         .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let watched = |e: io::Error| VmmError::system(what("watch the sockets"), e);
-    let process =
-        Supervised::new(process, console, stderr, driver.launcher.clone(), exit::kind).map_err(watched)?;
+    let process = Supervised::new(
+        process,
+        console,
+        stderr,
+        driver.launcher.clone(),
+        Confinement::default(),
+        exit::kind,
+    )
+    .map_err(watched)?;
     let template = is_template.then(|| spec.memory_mib() << 20);
     let (id, disks) = (spec.id.clone(), spec.disks.clone());
     let machine = FirecrackerMachine { id, process, vsock, dir, disks, template };

@@ -25,12 +25,18 @@ use tokio::{
 use super::{
     QemuDriver,
     args::{self, Inherited},
-    migration,
+    confine, migration,
     qmp::{Qmp, QmpError},
 };
 use crate::{
     AgentStream, DiskSpec, ExitKind, Machine, MachineExit, MachineSpec, Origin, ProcessStatus, Snapshot,
-    VmmError, confine::Allowed, process::Launch, run_dir, snapshot::Unsealed, spec, supervised::Supervised,
+    VmmError,
+    isolation::{Cgroup, Identity},
+    process::{Launch, Namespace},
+    run_dir,
+    snapshot::Unsealed,
+    spec,
+    supervised::Supervised,
 };
 
 /// The agent's socket in the machine's directory.
@@ -53,6 +59,8 @@ pub(super) struct QemuMachine {
     dir: OwnedFd,
     qmp: Qmp<OwnedWriteHalf>,
     disks: Vec<DiskSpec>,
+    /// Whom QEMU runs as, if not as the runner's user.
+    identity: Option<Identity>,
     /// Where a template is saved.
     unsealed: Mutex<Option<Unsealed>>,
 }
@@ -92,14 +100,21 @@ pub(super) async fn start(
         [qmp_far.into(), console_far.into(), agent.into()].into_iter().map(Arc::new).collect();
     inherit.extend(nic);
     inherit.extend(saved.memory.iter().chain(&saved.state).cloned());
+    let confinement = driver.isolation.confine(&spec.id, &confine::limits(driver, spec))?;
+    let identity = confinement.identity();
+    let allowed = confine::allowed(driver, spec);
+    let user = identity.map(|identity| confine::user(driver, spec, identity, &allowed)).transpose()?;
+    let cgroup = confinement.cgroup.as_ref().map(Cgroup::processes).transpose();
     let launch = Launch {
         program: driver.binary.clone(),
         args,
         dir: spec.run_dir.clone(),
         inherit,
         stdout: None,
-        namespace: None,
-        allowed: Some(allowed(driver, spec)),
+        network: if user.is_some() { Namespace::Empty } else { Namespace::Runner },
+        user,
+        cgroup: cgroup.map_err(|e| VmmError::system(what("enter the cgroup"), e))?,
+        allowed: Some(allowed),
         max_file: spec.largest_writable(),
     };
     let (process, stderr) = driver
@@ -107,12 +122,13 @@ pub(super) async fn start(
         .launch(launch)
         .await
         .map_err(|e| VmmError::system(format!("run {}", driver.binary.display()), e))?;
-    run_dir::record(&spec.run_dir, process.pid())
+    let cgroup = confinement.cgroup.as_ref().map(Cgroup::path);
+    run_dir::record(&spec.run_dir, process.pid(), cgroup)
         .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let connection = |e: io::Error| VmmError::system(what("watch the sockets"), e);
-    let process =
-        Supervised::new(process, console, stderr, driver.launcher.clone(), kind).map_err(connection)?;
+    let process = Supervised::new(process, console, stderr, driver.launcher.clone(), confinement, kind)
+        .map_err(connection)?;
     qmp.set_nonblocking(true).map_err(connection)?;
     let (reader, writer) = UnixStream::from_std(qmp).map_err(connection)?.into_split();
     let limit = scaled(START_LIMIT).min(spec.boot_limit);
@@ -122,7 +138,7 @@ pub(super) async fn start(
             Ok(()) => {
                 let (id, disks) = (spec.id.clone(), spec.disks.clone());
                 let unsealed = Mutex::new(saved.unsealed);
-                return Ok(QemuMachine { id, process, dir, qmp, disks, unsealed });
+                return Ok(QemuMachine { id, process, dir, qmp, disks, identity, unsealed });
             }
             Err(error) => error,
         },
@@ -137,21 +153,6 @@ pub(super) async fn start(
     let said = process.said();
     let problem = if said.is_empty() { failure.to_string() } else { format!("{failure}: {said}") };
     Err(VmmError::Control { id: spec.id.clone(), problem })
-}
-
-/// What QEMU opens by its path.
-fn allowed(driver: &QemuDriver, spec: &MachineSpec) -> Allowed {
-    let images = |read_only| {
-        spec.disks.iter().filter(move |disk| disk.read_only == read_only).filter_map(|disk| disk.path.clone())
-    };
-    let own = [&driver.binary, &spec.kernel, &spec.initrd].into_iter().cloned();
-    // One that is installed elsewhere has its libraries and firmware beside it.
-    let prefix = driver.binary.parent().and_then(Path::parent).unwrap_or(Path::new("/usr"));
-    let installed = ["lib", "lib64", "libexec", "share"].map(|name| prefix.join(name));
-    Allowed {
-        read: own.chain(installed).chain(images(true)).chain(spec.later_images.iter().cloned()).collect(),
-        write: std::iter::once(spec.run_dir.clone()).chain(images(false)).collect(),
-    }
 }
 
 /// The files of a machine that is saved, or goes on from one that was.
@@ -220,7 +221,9 @@ impl Machine for QemuMachine {
             return Err(self.control("was not started to be saved"));
         };
         let saved = async {
-            let listener = UnixListener::bind(run_dir::path_in(&self.dir, STATE_SOCKET))?;
+            let socket = run_dir::path_in(&self.dir, STATE_SOCKET);
+            let listener = UnixListener::bind(&socket)?;
+            confine::give(self.identity, &socket)?;
             listener.set_nonblocking(true)?;
             let state = File::from(unsealed.state.try_clone()?);
             let listener = tokio::net::UnixListener::from_std(listener)?;
@@ -238,6 +241,10 @@ impl Machine for QemuMachine {
     async fn insert_disk(&self, serial: &str, image: &Path) -> Result<(), VmmError> {
         let (position, disk) = spec::empty_disk(&self.id, &self.disks, serial)?;
         let node = format!("image{position}");
+        if !disk.read_only {
+            let given = confine::give(self.identity, image);
+            given.map_err(|e| VmmError::system(format!("give {} to its machine", image.display()), e))?;
+        }
         let image = args::image(&node, image, disk, &self.id)?;
         migration::insert(&self.qmp, &args::device(position), &node, image)
             .await

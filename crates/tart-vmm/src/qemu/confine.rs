@@ -1,0 +1,105 @@
+//! What holds a QEMU, should its guest take it over.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::Path,
+};
+
+use super::{QemuDriver, args::TCG_BUFFER};
+use crate::{
+    Acceleration, MachineSpec, VmmError,
+    confine::Allowed,
+    isolation::{Identity, Jail, Limits},
+    process::{MAX_THREADS, User},
+};
+
+/// Host memory that QEMU takes for itself, in bytes: its code, its heap, its threads' stacks, buffers of disks.
+const OWN_MEMORY: u64 = 512 << 20;
+
+/// The directory below the machine's that its root is mounted on.
+const ROOT: &str = "root";
+
+const KVM: &str = "/dev/kvm";
+
+/// Bits of a mode that let a group, and everyone, read and write.
+const GROUP: u32 = 0o060;
+const OTHERS: u32 = 0o006;
+
+/// What a machine may use of the host.
+pub(super) fn limits(driver: &QemuDriver, spec: &MachineSpec) -> Limits {
+    let translated = match driver.acceleration {
+        Acceleration::Kvm => 0,
+        Acceleration::Tcg => u64::from(TCG_BUFFER) << 20,
+    };
+    Limits {
+        memory: (spec.memory_mib() << 20) + translated + OWN_MEMORY,
+        threads: MAX_THREADS,
+        // The devices have a thread of their own.
+        processors: spec.vcpus + 1,
+        bandwidth: driver.disk_bandwidth.map(|bytes| (bytes, spec.run_dir.clone())),
+    }
+}
+
+/// What it opens by its path.
+pub(super) fn allowed(driver: &QemuDriver, spec: &MachineSpec) -> Allowed {
+    let images = |read_only| {
+        spec.disks.iter().filter(move |disk| disk.read_only == read_only).filter_map(|disk| disk.path.clone())
+    };
+    let own = [&spec.kernel, &spec.initrd].into_iter().cloned();
+    // One that is installed elsewhere has its libraries and firmware beside it.
+    let prefix = driver.binary.parent().and_then(Path::parent).unwrap_or(Path::new("/usr"));
+    let installed = ["lib", "lib64", "libexec", "share"].map(|name| prefix.join(name));
+    Allowed {
+        read: own.chain(images(true)).chain(spec.later_images.iter().cloned()).collect(),
+        write: std::iter::once(spec.run_dir.clone()).chain(images(false)).collect(),
+        installed: installed.into_iter().chain([driver.binary.clone()]).collect(),
+    }
+}
+
+/// Whom it runs as, and what that user sees. The disks that it writes to become that user's.
+pub(super) fn user(
+    driver: &QemuDriver,
+    spec: &MachineSpec,
+    identity: Identity,
+    allowed: &Allowed,
+) -> Result<User, VmmError> {
+    let group = match driver.acceleration {
+        Acceleration::Kvm => kvm_group().map_err(|reason| VmmError::NoKvm { reason })?,
+        Acceleration::Tcg => None,
+    };
+    let prepare = || -> io::Result<Jail> {
+        for path in spec.disks.iter().filter(|disk| !disk.read_only).filter_map(|disk| disk.path.as_ref()) {
+            give(Some(identity), path)?;
+        }
+        let root = spec.run_dir.join(ROOT);
+        DirBuilder::new().mode(0o755).create(&root)?;
+        Jail::plan(&root, allowed, &spec.run_dir)
+    };
+    let what = || format!("make a root directory for virtual machine `{}`", spec.id);
+    Ok(User { identity, group, jail: prepare().map_err(|e| VmmError::system(what(), e))? })
+}
+
+/// Makes a file a user's, if there is one.
+pub(super) fn give(identity: Option<Identity>, path: &Path) -> io::Result<()> {
+    match identity {
+        Some(Identity { uid, gid }) => std::os::unix::fs::chown(path, Some(uid), Some(gid)),
+        None => Ok(()),
+    }
+}
+
+/// The group that may use KVM; `None` if everybody may.
+pub(crate) fn kvm_group() -> Result<Option<u32>, String> {
+    let about = fs::metadata(KVM).map_err(|error| format!("{KVM} cannot be looked at: {error}"))?;
+    if about.mode() & OTHERS == OTHERS {
+        Ok(None)
+    } else if about.mode() & GROUP == GROUP {
+        Ok(Some(about.gid()))
+    } else {
+        Err(format!(
+            "{KVM} is root's alone, and guests are run by users of their own: give it to a group with \
+             `chgrp kvm {KVM} && chmod 660 {KVM}`, or set `uid_count = 0`"
+        ))
+    }
+}
