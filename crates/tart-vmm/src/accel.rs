@@ -82,7 +82,7 @@ pub struct Probe<'a> {
     pub run_dir: &'a Path,
     /// How long the guest may take until its agent answers.
     pub limit: Duration,
-    /// What machines are kept apart with, which the kernel's device must be usable from.
+    /// What machines are kept apart with.
     pub isolation: &'a Arc<Isolation>,
 }
 
@@ -112,7 +112,7 @@ pub async fn choose(wish: Accel, probe: &Probe<'_>, greet: &Greet) -> Result<Cho
 
 async fn find_out(probe: &Probe<'_>, greet: &Greet) -> Result<Choice, VmmError> {
     // Not kept: a permission may be granted at any time, and asking is free.
-    if let Err(reason) = probe::open_kvm().and_then(|()| probe.isolation.kvm_problem()) {
+    if let Err(reason) = probe::open_kvm() {
         return Ok(Choice { acceleration: Acceleration::Tcg, reason, cached: false });
     }
     let qemu = crate::qemu::find(probe.qemu)?;

@@ -9,7 +9,7 @@ mod users;
 
 use std::{fmt, path::PathBuf};
 
-use crate::{VmmError, qemu::kvm_group};
+use crate::VmmError;
 use cgroup::Cgroups;
 pub(crate) use cgroup::{Cgroup, Limits, remove as remove_cgroup};
 pub(crate) use jail::Jail;
@@ -65,11 +65,6 @@ impl Isolation {
             }
         };
         Ok(Self { users, cgroups, notes })
-    }
-
-    /// Why users of machines cannot use KVM, if there are such users and they cannot.
-    pub(crate) fn kvm_problem(&self) -> Result<(), String> {
-        if self.users.is_some() { kvm_group().map(drop) } else { Ok(()) }
     }
 
     /// Prepares what a machine's monitor is held by, until it is dropped: after the monitor's end.

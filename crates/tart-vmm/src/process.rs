@@ -72,8 +72,6 @@ pub(crate) enum Namespace {
 #[derive(Debug)]
 pub(crate) struct User {
     pub(crate) identity: Identity,
-    /// A group besides its own.
-    pub(crate) group: Option<u32>,
     /// Its root directory.
     pub(crate) jail: Jail,
 }
@@ -191,10 +189,7 @@ impl Prepared {
         user.jail.enter()?;
         limit(Resource::Nproc, MAX_THREADS)?;
         let (uid, gid) = (Uid::from_raw(user.identity.uid), Gid::from_raw(user.identity.gid));
-        match user.group {
-            Some(group) => set_thread_groups(&[Gid::from_raw(group)])?,
-            None => set_thread_groups(&[])?,
-        }
+        set_thread_groups(&[])?;
         set_thread_res_gid(gid, gid, gid)?;
         // Takes all capabilities with it.
         Ok(set_thread_res_uid(uid, uid, uid)?)

@@ -19,8 +19,6 @@ use crate::{
     process::Launcher, program,
 };
 
-pub(crate) use confine::kvm_group;
-
 /// The program's name.
 const PROGRAM: &str = "qemu-system-x86_64";
 

@@ -49,8 +49,13 @@ struct Bind {
 
 impl Jail {
     /// Plans a root at an empty directory in which everything that is allowed stands where it stands outside, so that
-    /// paths mean the same in both.
-    pub(crate) fn plan(root: &Path, allowed: &Allowed, working: &Path) -> io::Result<Self> {
+    /// paths mean the same in both. Of the devices, the first is in the place of the second, which is allowed.
+    pub(crate) fn plan(
+        root: &Path,
+        allowed: &Allowed,
+        devices: &[(PathBuf, PathBuf)],
+        working: &Path,
+    ) -> io::Result<Self> {
         let mut places: Vec<_> = allowed.places().filter(|place| place.path.exists()).collect();
         places.sort_by_key(|place| place.path.components().count());
         let (mut directories, mut files, mut binds) = (BTreeSet::new(), Vec::new(), Vec::new());
@@ -78,6 +83,10 @@ impl Jail {
                 flags: flags | MountFlags::NOSUID,
                 whole,
             });
+        }
+        for (device, place) in devices {
+            let (from, to) = (c_path(device)?, c_path(&inside(root, place)?)?);
+            binds.push(Bind { from, to, flags: MountFlags::NOSUID | MountFlags::NOEXEC, whole: false });
         }
         let directories = directories.iter().map(|path| c_path(path)).collect::<io::Result<_>>()?;
         let (root, working) = (c_path(root)?, c_path(&std::path::absolute(working)?)?);

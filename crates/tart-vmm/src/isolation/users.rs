@@ -15,8 +15,8 @@ use super::IsolationOptions;
 use crate::VmmError;
 
 /// Capabilities (linux/capability.h) that starting a process as another user in namespaces of its own takes.
-const NEEDED: [(u32, &str); 4] =
-    [(0, "CAP_CHOWN"), (6, "CAP_SETGID"), (7, "CAP_SETUID"), (21, "CAP_SYS_ADMIN")];
+const NEEDED: [(u32, &str); 5] =
+    [(0, "CAP_CHOWN"), (6, "CAP_SETGID"), (7, "CAP_SETUID"), (21, "CAP_SYS_ADMIN"), (27, "CAP_MKNOD")];
 
 /// Whom a monitor runs as. No other process has the same user or group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(names("Name:\tx\nCapEff:\t000001ffffffffff\n"), "");
         assert_eq!(names("CapEff:\t00000000a80425fb\n"), "CAP_SYS_ADMIN");
         for none in ["CapEff:\t0\n", "", "CapEff:\tx\n"] {
-            assert_eq!(names(none), "CAP_CHOWN CAP_SETGID CAP_SETUID CAP_SYS_ADMIN");
+            assert_eq!(names(none), "CAP_CHOWN CAP_SETGID CAP_SETUID CAP_SYS_ADMIN CAP_MKNOD");
         }
         assert_eq!(missing(0).unwrap(), "`uid_count` is 0");
     }

@@ -4,8 +4,10 @@ use std::{
     fs::{self, DirBuilder},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{QemuDriver, args::TCG_BUFFER};
 use crate::{
@@ -23,9 +25,8 @@ const ROOT: &str = "root";
 
 const KVM: &str = "/dev/kvm";
 
-/// Bits of a mode that let a group, and everyone, read and write.
-const GROUP: u32 = 0o060;
-const OTHERS: u32 = 0o006;
+/// The device in the machine's directory that its user has in place of the host's.
+const OWN_KVM: &str = "kvm";
 
 /// What a machine may use of the host.
 pub(super) fn limits(driver: &QemuDriver, spec: &MachineSpec) -> Limits {
@@ -63,22 +64,27 @@ pub(super) fn user(
     driver: &QemuDriver,
     spec: &MachineSpec,
     identity: Identity,
-    allowed: &Allowed,
+    allowed: &mut Allowed,
 ) -> Result<User, VmmError> {
-    let group = match driver.acceleration {
-        Acceleration::Kvm => kvm_group().map_err(|reason| VmmError::NoKvm { reason })?,
-        Acceleration::Tcg => None,
-    };
-    let prepare = || -> io::Result<Jail> {
+    let mut prepare = || -> io::Result<Jail> {
         for path in spec.disks.iter().filter(|disk| !disk.read_only).filter_map(|disk| disk.path.as_ref()) {
             give(Some(identity), path)?;
         }
         let root = spec.run_dir.join(ROOT);
         DirBuilder::new().mode(0o755).create(&root)?;
-        Jail::plan(&root, allowed, &spec.run_dir)
+        let mut devices = Vec::new();
+        if driver.acceleration == Acceleration::Kvm {
+            let own = spec.run_dir.join(OWN_KVM);
+            let device = fs::metadata(KVM)?.rdev();
+            mknodat(CWD, &own, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, device)?;
+            give(Some(identity), &own)?;
+            allowed.write.push(own.clone());
+            devices.push((own, PathBuf::from(KVM)));
+        }
+        Jail::plan(&root, allowed, &devices, &spec.run_dir)
     };
     let what = || format!("make a root directory for virtual machine `{}`", spec.id);
-    Ok(User { identity, group, jail: prepare().map_err(|e| VmmError::system(what(), e))? })
+    Ok(User { identity, jail: prepare().map_err(|e| VmmError::system(what(), e))? })
 }
 
 /// Makes a file a user's, if there is one.
@@ -86,20 +92,5 @@ pub(super) fn give(identity: Option<Identity>, path: &Path) -> io::Result<()> {
     match identity {
         Some(Identity { uid, gid }) => std::os::unix::fs::chown(path, Some(uid), Some(gid)),
         None => Ok(()),
-    }
-}
-
-/// The group that may use KVM; `None` if everybody may.
-pub(crate) fn kvm_group() -> Result<Option<u32>, String> {
-    let about = fs::metadata(KVM).map_err(|error| format!("{KVM} cannot be looked at: {error}"))?;
-    if about.mode() & OTHERS == OTHERS {
-        Ok(None)
-    } else if about.mode() & GROUP == GROUP {
-        Ok(Some(about.gid()))
-    } else {
-        Err(format!(
-            "{KVM} is root's alone, and guests are run by users of their own: give it to a group with \
-             `chgrp kvm {KVM} && chmod 660 {KVM}`, or set `uid_count = 0`"
-        ))
     }
 }

@@ -102,8 +102,8 @@ pub(super) async fn start(
     inherit.extend(saved.memory.iter().chain(&saved.state).cloned());
     let confinement = driver.isolation.confine(&spec.id, &confine::limits(driver, spec))?;
     let identity = confinement.identity();
-    let allowed = confine::allowed(driver, spec);
-    let user = identity.map(|identity| confine::user(driver, spec, identity, &allowed)).transpose()?;
+    let mut allowed = confine::allowed(driver, spec);
+    let user = identity.map(|identity| confine::user(driver, spec, identity, &mut allowed)).transpose()?;
     let cgroup = confinement.cgroup.as_ref().map(Cgroup::processes).transpose();
     let launch = Launch {
         program: driver.binary.clone(),

@@ -4,8 +4,14 @@ use super::*;
 use crate::confine::Allowed;
 
 /// What a shell says in a root of its own.
-fn shell(root: &Path, allowed: &Allowed, working: &Path, script: &str) -> String {
-    let jail = Jail::plan(root, allowed, working).unwrap();
+fn shell(
+    root: &Path,
+    allowed: &Allowed,
+    devices: &[(PathBuf, PathBuf)],
+    working: &Path,
+    script: &str,
+) -> String {
+    let jail = Jail::plan(root, allowed, devices, working).unwrap();
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script]).stderr(std::process::Stdio::inherit());
     #[expect(unsafe_code, reason = "the standard library has no other way to prepare a child")]
@@ -43,8 +49,8 @@ fn a_root_has_what_is_allowed_where_it_is_outside_and_nothing_else() {
          done; ls / | grep -vx -e bin -e lib -e lib64 -e nix; ls /etc; ls /dev | grep -v kvm; cat /proc/self/mountinfo | cut -d' ' -f 5 | grep {dir} | sort -u",
         dir = dir.path().display()
     );
-    let said =
-        shell(&at("root"), &allowed, &at("mine"), &script).replace(&dir.path().display().to_string(), "DIR");
+    let said = shell(&at("root"), &allowed, &[], &at("mine"), &script)
+        .replace(&dir.path().display().to_string(), "DIR");
     insta::assert_snapshot!(said, @r"
     DIR
     images
@@ -70,7 +76,7 @@ fn a_root_has_what_is_allowed_where_it_is_outside_and_nothing_else() {
     ");
     assert_eq!(fs::read_to_string(at("mine/new")).unwrap(), "new\n");
     assert_eq!(
-        shell(&at("root"), &allowed, &at("mine"), "pwd -P; ls"),
+        shell(&at("root"), &allowed, &[], &at("mine"), "pwd -P; ls"),
         format!("{}\nfile\nnew\n", at("mine").display())
     );
     // The positive control: without a root of its own the same shell sees the rest.
@@ -80,6 +86,22 @@ fn a_root_has_what_is_allowed_where_it_is_outside_and_nothing_else() {
 #[test]
 fn paths_that_go_upwards_are_refused() {
     let allowed = Allowed { read: vec![PathBuf::from("/usr/../etc")], ..Allowed::default() };
-    let error = Jail::plan(Path::new("/root"), &allowed, Path::new("/")).unwrap_err();
+    let error = Jail::plan(Path::new("/root"), &allowed, &[], Path::new("/")).unwrap_err();
     assert_eq!(error.to_string(), "`/usr/../etc` has parts that go upwards");
+}
+
+#[test]
+fn a_device_of_its_own_is_in_the_place_of_the_hosts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (own, root) = (dir.path().join("own"), dir.path().join("root"));
+    fs::create_dir(&root).unwrap();
+    let zero = std::os::unix::fs::MetadataExt::rdev(&fs::metadata("/dev/zero").unwrap());
+    let mode = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &own, rustix::fs::FileType::CharacterDevice, mode, zero).unwrap();
+    std::os::unix::fs::chown(&own, Some(1234), Some(1234)).unwrap();
+    let allowed = Allowed { write: vec![own.clone()], ..Allowed::default() };
+    let devices = [(own, PathBuf::from("/dev/null"))];
+    let said =
+        shell(&root, &allowed, &devices, Path::new("/"), "head -c 4 /dev/null | wc -c; stat -c %u /dev/null");
+    assert_eq!(said, "4\n1234\n");
 }
