@@ -44,13 +44,14 @@ const LIBRARIES: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
 /// Closes everything but the standard descriptors.
 pub(crate) fn close_descriptors() -> Result<(), String> {
     let failed = |e: io::Error| format!("Failed to close descriptors: {e}");
-    // The entries keep the directory open, so they go first.
+    // The directory's own is among them, and gone with its entries.
     let open: Vec<i32> = fs::read_dir("/proc/self/fd")
         .map_err(failed)?
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();
-    for number in open.into_iter().filter(|number| *number > 2) {
+    let still_open = |number: &i32| fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
+    for number in open.into_iter().filter(|number| *number > 2).filter(still_open) {
         #[expect(unsafe_code, reason = "descriptors that the parent left open have no owner here")]
         // SAFETY: nothing in this process has opened a file that it still uses.
         unsafe {
