@@ -205,6 +205,8 @@ impl HostSetup {
             boot_limit: scaled(config.boot_timeout),
             later_bytes: 0,
             later_images: Vec::new(),
+            identity: None,
+            cgroup: None,
             origin: Origin::Boot,
         }
     }
@@ -336,7 +338,7 @@ async fn firecracker(binary: PathBuf, tuning: FirecrackerTuning) -> Result<Firec
             reason: format!("{reason}; or set `driver = \"qemu\"`, which needs none"),
         });
     }
-    FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), tuning }).await
+    FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), jailer: None, tuning }).await
 }
 
 async fn acceleration(config: &MicroVm, boot: &BootAssets, run_dir: &RunDir) -> Result<Choice, VmmError> {

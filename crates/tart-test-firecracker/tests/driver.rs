@@ -62,13 +62,20 @@ impl Scene {
             boot_limit: LIMIT,
             later_bytes: 0,
             later_images: Vec::new(),
+            identity: None,
+            cgroup: None,
             origin: Origin::Boot,
         };
         Self { program, spec, machine_dir, _run_dir: run_dir, root }
     }
 
     async fn driver(&self, tuning: FirecrackerTuning) -> Result<FirecrackerDriver, VmmError> {
-        FirecrackerDriver::new(FirecrackerOptions { binary: Some(self.program.clone()), tuning }).await
+        FirecrackerDriver::new(FirecrackerOptions {
+            binary: Some(self.program.clone()),
+            jailer: None,
+            tuning,
+        })
+        .await
     }
 
     async fn start(&self) -> Result<Box<dyn Machine>, VmmError> {

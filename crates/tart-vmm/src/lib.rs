@@ -34,4 +34,4 @@ pub use machine::{AgentStream, Capabilities, Driver, ExitKind, Machine, MachineE
 pub use qemu::{QemuDriver, QemuOptions};
 pub use run_dir::{MachineDir, Reaped, RunDir, reap};
 pub use snapshot::Snapshot;
-pub use spec::{DiskSpec, MachineSpec, Origin};
+pub use spec::{DiskSpec, Identity, MachineSpec, Origin};

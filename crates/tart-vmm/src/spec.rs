@@ -47,8 +47,22 @@ pub struct MachineSpec {
     pub nic: Option<Nic>,
     /// How long the machine may take until its agent answers.
     pub boot_limit: Duration,
+    /// The user that its monitor runs as, which no other machine has. Firecracker's jailer needs one.
+    pub identity: Option<Identity>,
+    /// The control group (cgroup v2) that its monitor is put into: a directory of this machine's own, which exists, has
+    /// the machine's limits, and is removed at its end.
+    pub cgroup: Option<PathBuf>,
     /// Where it begins.
     pub origin: Origin,
+}
+
+/// A user and a group of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
 }
 
 /// Where a machine begins.

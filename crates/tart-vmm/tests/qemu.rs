@@ -78,6 +78,8 @@ async fn fixture() -> Fixture {
         boot_limit: LIMIT,
         later_bytes: 0,
         later_images: Vec::new(),
+        identity: None,
+        cgroup: None,
         origin: Origin::Boot,
     };
     Fixture { driver, spec, machine_dir, _run_dir: run_dir, root }

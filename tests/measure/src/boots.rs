@@ -98,6 +98,8 @@ impl Boots {
             nic: None,
             later_bytes: 0,
             later_images: Vec::new(),
+            identity: None,
+            cgroup: None,
             origin: tart_vmm::Origin::Boot,
             boot_limit: limit,
         };

@@ -51,6 +51,8 @@ pub(super) async fn boot(
         boot_limit: probe.limit,
         later_bytes: 0,
         later_images: Vec::new(),
+        identity: None,
+        cgroup: None,
         origin: crate::Origin::Boot,
     };
     let start = Instant::now();
