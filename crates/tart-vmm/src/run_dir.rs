@@ -4,6 +4,7 @@
 //! each machine, with a record of every process. All of it is gone when its owner ends properly; otherwise the next
 //! runner finds the lock free, kills what the records name, and removes the rest.
 
+mod cgroup;
 mod record;
 
 use std::{
@@ -19,6 +20,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{VmmError, spec};
+pub(crate) use cgroup::record_cgroup;
 pub(crate) use record::record;
 
 /// The lock file, in the root and in every runner's directory.
@@ -82,7 +84,8 @@ impl Drop for RunDir {
     }
 }
 
-/// The directory of one machine, mode 0700; removed with all in it when dropped, so it has to outlive the machine.
+/// The directory of one machine, mode 0700; removed with all in it when dropped, and with the machine's control group, so
+/// it has to outlive the machine.
 #[derive(Debug)]
 pub struct MachineDir {
     path: PathBuf,
@@ -98,6 +101,9 @@ impl MachineDir {
 
 impl Drop for MachineDir {
     fn drop(&mut self) {
+        if let Err(error) = cgroup::end(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove what limited a virtual machine");
+        }
         remove(&self.path);
     }
 }
@@ -157,7 +163,8 @@ pub fn reap(root: &Path) -> Result<Reaped, VmmError> {
 fn reap_runner(path: &Path, reaped: &mut Reaped) {
     for machine in fs::read_dir(path).into_iter().flatten().flatten() {
         let machine = machine.path();
-        match record::kill(&machine) {
+        let killed = record::kill(&machine);
+        match killed.and_then(|pid| cgroup::end(&machine).map(|()| pid)) {
             Ok(pid) => reaped.processes.extend(pid),
             Err(error) => {
                 // Its record is all that is known of the process: it stays for the next runner.

@@ -67,6 +67,11 @@ pub(super) async fn start(
         let reason = format!("Firecracker {} cannot go on from a saved machine", driver.version);
         return Err(VmmError::Spec { id: spec.id.clone(), reason });
     }
+    let what = |what: &str| format!("{what} of virtual machine `{}`", spec.id);
+    if let Some(cgroup) = &spec.cgroup {
+        run_dir::record_cgroup(&spec.run_dir, cgroup)
+            .map_err(|e| VmmError::system(what("record the control group"), e))?;
+    }
     let setting = Setting::prepare(driver, spec).await?;
     let Setting { place, api_socket, jail, .. } = setting;
     let inside = &setting.spec;
@@ -78,7 +83,6 @@ pub(super) async fn start(
         Some([memory, state]) => requests::restore(inside, device, memory, state, driver.features)?,
     };
 
-    let what = |what: &str| format!("{what} of virtual machine `{}`", spec.id);
     let second = place.try_clone().map_err(|e| VmmError::system(what("open the directory"), e))?;
     let vsock = match spec.origin {
         Origin::Boot | Origin::Template => Vsock::listen(second, jail.as_ref().map(|jail| jail.identity))
