@@ -1,5 +1,6 @@
 //! What the jobs of a runner share on this host: the machine driver, the network, what guests boot from.
 
+mod jailer;
 mod network;
 mod template;
 
@@ -119,9 +120,12 @@ impl HostSetup {
         let (wanted, progress, pool) = (config.clone(), options.progress.clone(), options.pool);
         let assets = tokio::task::spawn_blocking(move || assets(&wanted, options));
         let (store, mut boot) = assets.await.map_err(|_| HostError::Interrupted)??;
+        let mut bare = None;
         let (driver, choice): (Arc<dyn Driver>, Choice) = match firecracker_program(config) {
             Some(binary) => {
-                let driver = firecracker(binary, tuning(config)).await?;
+                let jailer = jailer::program(config, &binary);
+                bare = jailer::note(jailer.as_deref());
+                let driver = firecracker(binary, jailer, tuning(config)).await?;
                 boot.kernel.clone_from(&boot.vmlinux);
                 (Arc::new(driver), Choice::required("Firecracker runs guests in no other way"))
             }
@@ -133,7 +137,8 @@ impl HostSetup {
         };
         let egress = network::egress(&config.network)?;
         let named_taps = driver.capabilities().named_taps;
-        let (network, notes) = network::choose(&config.network, &egress, named_taps).await?;
+        let (network, mut notes) = network::choose(&config.network, &egress, named_taps).await?;
+        notes.extend(bare);
         let mut setup = Self {
             driver,
             network,
@@ -304,12 +309,16 @@ fn assets(config: &MicroVm, options: PrepareOptions) -> Result<(Store, BootAsset
 /// The variable that names the Firecracker program.
 const FIRECRACKER: &str = "TART_FIRECRACKER";
 
+/// A path that the environment names.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 /// The program, if guests run on Firecracker: where the configuration or the environment names it, or where the
 /// configuration asks for that driver.
 #[must_use]
 pub fn firecracker_program(config: &MicroVm) -> Option<PathBuf> {
-    let variable = std::env::var_os(FIRECRACKER).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let named = config.firecracker.clone().or(variable);
+    let named = config.firecracker.clone().or_else(|| variable(FIRECRACKER));
     match config.driver {
         tart_config::Driver::Qemu => None,
         tart_config::Driver::Auto => named,
@@ -332,13 +341,17 @@ fn tuning(config: &MicroVm) -> FirecrackerTuning {
     }
 }
 
-async fn firecracker(binary: PathBuf, tuning: FirecrackerTuning) -> Result<FirecrackerDriver, VmmError> {
+async fn firecracker(
+    binary: PathBuf,
+    jailer: Option<PathBuf>,
+    tuning: FirecrackerTuning,
+) -> Result<FirecrackerDriver, VmmError> {
     if let Some(reason) = tart_vmm::kvm_problem() {
         return Err(VmmError::NoKvm {
             reason: format!("{reason}; or set `driver = \"qemu\"`, which needs none"),
         });
     }
-    FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), jailer: None, tuning }).await
+    FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), jailer, tuning }).await
 }
 
 async fn acceleration(config: &MicroVm, boot: &BootAssets, run_dir: &RunDir) -> Result<Choice, VmmError> {

@@ -30,6 +30,9 @@ pub use version::Version;
 /// The program's name.
 const PROGRAM: &str = "firecracker";
 
+/// The jailer's.
+const JAILER: &str = "jailer";
+
 /// How long it may take to tell its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(20);
 
@@ -93,6 +96,20 @@ impl FirecrackerDriver {
     }
 }
 
+/// The jailer that is installed with a Firecracker: beside it, with a name like its own, or in the search path.
+#[must_use]
+pub fn installed_jailer(firecracker: &Path) -> Option<PathBuf> {
+    let binary = program::find(firecracker, "").ok()?;
+    // Releases have `firecracker-v1.16.1-x86_64` and `jailer-v1.16.1-x86_64`.
+    let beside =
+        [Some(binary.clone()), binary.canonicalize().ok()].into_iter().flatten().flat_map(|binary| {
+            let name = binary.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            [name.replace(PROGRAM, JAILER), JAILER.to_owned()].map(|name| binary.with_file_name(name))
+        });
+    let names = beside.chain([PathBuf::from(JAILER)]);
+    names.filter(|name| *name != binary).find_map(|name| program::find(&name, "").ok())
+}
+
 /// The jailer, which has to be of Firecracker's own release.
 async fn find_jailer(jailer: &Path, binary: &Path, version: Version) -> Result<Jailer, VmmError> {
     let hint = "it is not in the search path; set `jailer` to its path, or to \"none\"";
@@ -141,5 +158,34 @@ impl Driver for FirecrackerDriver {
         spec.check()?;
         let line = cmdline::firecracker(&spec.extra_kernel_args)?;
         Ok(Box::new(machine::start(self, spec, &line).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::{PermissionsExt as _, symlink},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_jailer_of_the_same_release_is_found_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let install = |name: &str| {
+            fs::write(at(name), "").unwrap();
+            fs::set_permissions(at(name), Permissions::from_mode(0o755)).unwrap();
+        };
+        install("firecracker-v1.16.1-x86_64");
+        symlink("firecracker-v1.16.1-x86_64", at("firecracker")).unwrap();
+        let found = || installed_jailer(&at("firecracker")).filter(|path| path.starts_with(dir.path()));
+        assert_eq!(found(), None);
+        install("jailer-v1.16.1-x86_64");
+        assert_eq!(found(), Some(at("jailer-v1.16.1-x86_64")));
+        install("jailer");
+        assert_eq!(found(), Some(at("jailer")));
+        assert_eq!(installed_jailer(&at("gone")), None);
     }
 }
