@@ -66,11 +66,17 @@ impl Scene {
     }
 }
 
-/// Processes of a user.
+/// Processes of a user that run.
 fn of_user(uid: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| fs::metadata(format!("/proc/{pid}")).is_ok_and(|about| about.uid() == uid)).collect()
+    let runs = |pid: &u32| {
+        let owner = fs::metadata(format!("/proc/{pid}")).ok().map(|about| about.uid());
+        // Those that ended have no command line, until their parent asks how.
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        owner == Some(uid) && !line.is_empty()
+    };
+    pids.filter(runs).collect()
 }
 
 /// Words of a line of `/proc/PID/status`.
