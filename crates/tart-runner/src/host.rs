@@ -1,6 +1,8 @@
 //! What the jobs of a runner share on this host: the machine driver, the network, what guests boot from.
 
+mod jailer;
 mod network;
+mod places;
 mod template;
 
 use std::fmt;
@@ -26,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::CacheStore;
 use crate::guest::{Factory, Pool, template_disks};
+pub(crate) use places::Places;
 
 /// Name of the file with the result of the KVM probe, in the state directory.
 const PROBE_CACHE: &str = "kvm-probe.json";
@@ -88,14 +91,13 @@ pub struct HostSetup {
     pub(crate) boot: BootAssets,
     /// Dropped before what its machines use.
     pub(crate) pool: Option<Pool>,
-    pub(crate) run_dir: Arc<RunDir>,
+    pub(crate) places: Places,
     pub(crate) config: MicroVm,
     /// Where caches of jobs are kept, if they can be.
     pub(crate) caches: Option<CacheStore>,
     /// What guests go on from.
     pub(crate) snapshot: Option<Snapshot>,
     choice: Choice,
-    isolation: Arc<Isolation>,
     notes: Vec<String>,
 }
 
@@ -123,26 +125,32 @@ impl HostSetup {
         let (wanted, progress, pool) = (config.clone(), options.progress.clone(), options.pool);
         let assets = tokio::task::spawn_blocking(move || assets(&wanted, options));
         let (store, mut boot) = assets.await.map_err(|_| HostError::Interrupted)??;
-        let isolation = Arc::new(Isolation::new(&isolation(config))?);
+        let isolation = Isolation::new(&isolation(config))?;
+        let mut bare = None;
         let (driver, choice): (Arc<dyn Driver>, Choice) = match firecracker_program(config) {
             Some(binary) => {
-                let driver = firecracker(binary, tuning(config)).await?;
+                let jailer = jailer::program(config, &binary);
+                bare = jailer::note(jailer.as_deref());
+                let driver = firecracker(binary, jailer, tuning(config)).await?;
                 boot.kernel.clone_from(&boot.vmlinux);
                 (Arc::new(driver), Choice::required("Firecracker runs guests in no other way"))
             }
             None => {
                 let choice = acceleration(config, &boot, &run_dir, &isolation).await?;
-                let options = QemuOptions {
-                    isolation: isolation.clone(),
-                    disk_bandwidth: config.disk_bandwidth.map(|bytes| bytes.bytes()),
-                    ..QemuOptions::new(choice.acceleration)
-                };
+                let options = QemuOptions { binary: None, acceleration: choice.acceleration };
                 (Arc::new(QemuDriver::new(options).await?), choice)
             }
         };
         let egress = network::egress(&config.network)?;
         let named_taps = driver.capabilities().named_taps;
-        let (network, notes) = network::choose(&config.network, &egress, named_taps).await?;
+        let (network, mut notes) = network::choose(&config.network, &egress, named_taps).await?;
+        notes.extend(bare);
+        let places = Places {
+            run_dir: Arc::new(run_dir),
+            isolation: Arc::new(isolation),
+            own_memory: driver.own_memory(),
+            bandwidth: config.disk_bandwidth.map(|bytes| bytes.bytes()),
+        };
         let mut setup = Self {
             driver,
             network,
@@ -150,12 +158,11 @@ impl HostSetup {
             images: open_images(store, config)?,
             boot,
             pool: None,
-            run_dir: Arc::new(run_dir),
+            places,
             config: config.clone(),
             caches: None,
             snapshot: None,
             choice,
-            isolation,
             notes,
         };
         match CacheStore::open(&state_dir(config).join(CACHE_DIR), config.cache_quota.bytes()) {
@@ -195,8 +202,8 @@ impl HostSetup {
             origin: Origin::Snapshot(snapshot),
             ..self.machine()
         };
-        let (driver, network, run_dir) = (self.driver.clone(), self.network.clone(), self.run_dir.clone());
-        Pool::start(pool, Factory { driver, network, run_dir, spec })
+        let (driver, network, places) = (self.driver.clone(), self.network.clone(), self.places.clone());
+        Pool::start(pool, Factory { driver, network, places, spec })
     }
 
     /// A machine of this host's jobs, without a name, disks and network.
@@ -215,6 +222,8 @@ impl HostSetup {
             boot_limit: scaled(config.boot_timeout),
             later_bytes: 0,
             later_images: Vec::new(),
+            identity: None,
+            cgroup: None,
             origin: Origin::Boot,
         }
     }
@@ -240,7 +249,7 @@ impl HostSetup {
             self.choice.explain(),
             format!("guest kernel: {}", self.boot.release),
             format!("network: {}", self.network.describe()),
-            format!("isolation: {}", self.isolation),
+            format!("isolation: {}", self.places.isolation),
             format!("assets: {}", self.images.store().root().display()),
             match &self.snapshot {
                 Some(snapshot) => {
@@ -313,12 +322,16 @@ fn assets(config: &MicroVm, options: PrepareOptions) -> Result<(Store, BootAsset
 /// The variable that names the Firecracker program.
 const FIRECRACKER: &str = "TART_FIRECRACKER";
 
+/// A path that the environment names.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 /// The program, if guests run on Firecracker: where the configuration or the environment names it, or where the
 /// configuration asks for that driver.
 #[must_use]
 pub fn firecracker_program(config: &MicroVm) -> Option<PathBuf> {
-    let variable = std::env::var_os(FIRECRACKER).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let named = config.firecracker.clone().or(variable);
+    let named = config.firecracker.clone().or_else(|| variable(FIRECRACKER));
     match config.driver {
         tart_config::Driver::Qemu => None,
         tart_config::Driver::Auto => named,
@@ -341,13 +354,17 @@ fn tuning(config: &MicroVm) -> FirecrackerTuning {
     }
 }
 
-async fn firecracker(binary: PathBuf, tuning: FirecrackerTuning) -> Result<FirecrackerDriver, VmmError> {
+async fn firecracker(
+    binary: PathBuf,
+    jailer: Option<PathBuf>,
+    tuning: FirecrackerTuning,
+) -> Result<FirecrackerDriver, VmmError> {
     if let Some(reason) = tart_vmm::kvm_problem() {
         return Err(VmmError::NoKvm {
             reason: format!("{reason}; or set `driver = \"qemu\"`, which needs none"),
         });
     }
-    FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), tuning }).await
+    FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), jailer, tuning }).await
 }
 
 /// What machines are kept apart with.
@@ -364,7 +381,7 @@ async fn acceleration(
     config: &MicroVm,
     boot: &BootAssets,
     run_dir: &RunDir,
-    isolation: &Arc<Isolation>,
+    isolation: &Isolation,
 ) -> Result<Choice, VmmError> {
     let wish = match config.accel {
         tart_config::Accel::Auto => Accel::Auto,
@@ -377,7 +394,7 @@ async fn acceleration(
         initrd: &boot.initrd,
         digest: &boot.digest,
         cache: &state_dir(config).join(PROBE_CACHE),
-        run_dir: run_dir.path(),
+        run_dir,
         limit: scaled(PROBE_LIMIT),
         isolation,
     };

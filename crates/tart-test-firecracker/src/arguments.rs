@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use crate::plan::Plan;
 
@@ -12,11 +12,15 @@ pub(crate) struct Arguments {
     pub(crate) plan: Plan,
 }
 
-/// Reads it as strictly as Firecracker does.
-pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+/// Reads it as strictly as Firecracker does. The plan is that of the program's end, or of `--fake`.
+pub(crate) fn parse(words: impl Iterator<Item = String>, plan: Plan) -> Result<Arguments, String> {
     let mut words = words;
-    let mut arguments = Arguments { socket: "/run/firecracker.socket".into(), ..Arguments::default() };
+    let mut arguments = Arguments { socket: "/run/firecracker.socket".into(), plan, ..Arguments::default() };
+    let mut seen = BTreeSet::new();
     while let Some(word) = words.next() {
+        if !seen.insert(word.clone()) {
+            return Err(format!("The argument '{word}' was provided more than once."));
+        }
         let mut value = || {
             words
                 .next()
@@ -32,6 +36,11 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, St
             }
             "--boot-timer" | "--no-seccomp" | "--enable-pci" => {}
             "--log-path" | "--level" | "--metrics-path" | "--http-api-max-payload-size" => drop(value()?),
+            // The jailer's.
+            "--start-time-us" | "--start-time-cpu-us" | "--parent-cpu-time-us" => {
+                let value = value()?;
+                value.parse::<u64>().map_err(|_| format!("'{value}' is no time for '{word}'."))?;
+            }
             _ => {
                 return Err(format!(
                     "Found argument '{word}' which wasn't expected, or isn't valid in this context."
@@ -48,5 +57,27 @@ fn check_id(id: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("Invalid instance ID: {id}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Arguments, String> {
+        parse(line.split_whitespace().map(str::to_owned), Plan::default())
+    }
+
+    #[test]
+    fn what_the_jailer_gives_is_known_and_nothing_may_be_given_twice() {
+        let jailed = "--id a-1 --start-time-us 1 --start-time-cpu-us 2 --parent-cpu-time-us 3";
+        assert_eq!(parsed(jailed).unwrap().socket, PathBuf::from("/run/firecracker.socket"));
+        assert!(
+            parsed(&format!("{jailed} --id a-1")).unwrap_err().contains("'--id' was provided more than once")
+        );
+        assert!(parsed("--id a_1").unwrap_err().contains("Invalid instance ID"));
+        assert!(parsed("--start-time-us soon").unwrap_err().contains("no time"));
+        assert!(parsed("--frobnicate").unwrap_err().contains("wasn't expected"));
+        assert!(parsed("--id").unwrap_err().contains("requires a value"));
     }
 }

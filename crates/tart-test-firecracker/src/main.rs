@@ -1,7 +1,7 @@
 //! `fake-firecracker`: behaves as Firecracker does towards its API's client, down to what it refuses, and runs no guest.
 //!
-//! It takes Firecracker's own arguments, and `--fake FILE` with a [`plan::Plan`] before them: what version it is, and
-//! how it misbehaves. Facts of the API are from the project's reference (microvm.md 1); it shares no type with the
+//! It takes Firecracker's own arguments. A [`plan::Plan`] says what version it is, and how it misbehaves: at the program's
+//! end, where it is also in a jail, or in a file that `--fake FILE` names before the arguments. Facts of the API are from the project's reference (microvm.md 1); it shares no type with the
 //! driver that is tested with it.
 
 mod arguments;
@@ -19,7 +19,7 @@ const BAD_ARGUMENT: u8 = 153;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments = match arguments::parse(std::env::args().skip(1)) {
+    let arguments = match plan::own().and_then(|plan| arguments::parse(std::env::args().skip(1), plan)) {
         Ok(arguments) => arguments,
         Err(problem) => {
             say(&format!("Arguments parsing error: {problem}"));

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) answer: Option<String>,
     /// Bytes that its guest prints.
     pub(crate) prints: usize,
+    /// Where the files that it saves lead instead.
+    pub(crate) saves_links: Option<String>,
     /// How its guest ends the machine after the start.
     pub(crate) exits: Option<u8>,
 }
@@ -40,8 +42,17 @@ impl Default for Plan {
             closes: 0,
             answer: None,
             prints: 0,
+            saves_links: None,
             exits: None,
         }
+    }
+}
+
+/// The plan at the program's end, or what is usual.
+pub(crate) fn own() -> Result<Plan, String> {
+    match tart_test_firecracker::own_plan().map_err(|error| error.to_string())? {
+        Some(text) => serde_json::from_str(&text).map_err(|error| error.to_string()),
+        None => Ok(Plan::default()),
     }
 }
 

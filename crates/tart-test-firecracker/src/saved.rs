@@ -1,7 +1,9 @@
 //! Machines that are paused, saved and loaded.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
+    os::unix::fs::symlink,
     path::Path,
 };
 
@@ -9,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     rules,
-    state::{AFTER, Answer, BEFORE, State, check_id, readable},
+    state::{AFTER, Answer, BEFORE, Drive, State, check_id},
     vsock::Vsock,
 };
 
@@ -52,8 +54,7 @@ impl State {
             return Err(BEFORE.to_owned());
         }
         let drive = self.drives.get_mut(id).ok_or("Invalid block device ID!")?;
-        readable(text(body, "path_on_host"), "drive")?;
-        text(body, "path_on_host").clone_into(drive);
+        drive.swap(text(body, "path_on_host"))?;
         Ok(DONE)
     }
 
@@ -67,6 +68,12 @@ impl State {
             return Err("Cannot create snapshot: the microVM is not paused.".to_owned());
         }
         let failed = |e: std::io::Error| format!("Cannot create snapshot: {e}");
+        if let Some(target) = &self.plan.saves_links {
+            for name in ["mem_file_path", "snapshot_path"] {
+                symlink(target, text(body, name)).map_err(failed)?;
+            }
+            return Ok(DONE);
+        }
         let memory = File::create(text(body, "mem_file_path")).map_err(failed)?;
         memory.set_len(self.memory_mib << 20).map_err(failed)?;
         let state = json!({
@@ -108,10 +115,10 @@ impl State {
         if memory.len() != self.memory_mib << 20 {
             return Err(failed("the memory file has another size"));
         }
-        for (id, path) in state["drives"].as_object().into_iter().flatten() {
-            let path = path.as_str().unwrap_or_default();
-            readable(path, "drive").map_err(|e| failed(&e))?;
-            self.drives.insert(id.clone(), path.to_owned());
+        let drives: BTreeMap<String, Drive> =
+            serde_json::from_value(state["drives"].clone()).map_err(|e| failed(&e.to_string()))?;
+        for (id, drive) in drives {
+            self.drives.insert(id, drive.reopen().map_err(|e| failed(&e))?);
         }
         if let Some(path) = state["vsock"].as_str() {
             self.vsock_path = Some(path.to_owned());

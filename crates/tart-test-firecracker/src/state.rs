@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice::name_to_index, socket_with};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{plan::Plan, rules, vsock::Vsock};
@@ -27,12 +28,42 @@ pub(crate) struct State {
     /// Requests that a snapshot does not go with.
     pub(crate) configured: bool,
     pub(crate) memory_mib: u64,
-    pub(crate) drives: BTreeMap<String, String>,
+    pub(crate) drives: BTreeMap<String, Drive>,
     pub(crate) vsock_path: Option<String>,
     pub(crate) kernel: bool,
     root: Option<String>,
     taps: BTreeSet<String>,
     cids: bool,
+}
+
+/// A disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Drive {
+    path: String,
+    read_only: bool,
+}
+
+impl Drive {
+    /// A disk whose image can be opened as it will be used.
+    pub(crate) fn open(path: &str, read_only: bool) -> Result<Self, String> {
+        File::options()
+            .read(true)
+            .write(!read_only)
+            .open(path)
+            .map_err(|error| format!("The drive file cannot be opened: {error}"))?;
+        Ok(Self { path: path.to_owned(), read_only })
+    }
+
+    /// The same disk with another image.
+    pub(crate) fn swap(&mut self, path: &str) -> Result<(), String> {
+        *self = Self::open(path, self.read_only)?;
+        Ok(())
+    }
+
+    /// The same disk in another process.
+    pub(crate) fn reopen(&self) -> Result<Self, String> {
+        Self::open(&self.path, self.read_only)
+    }
 }
 
 /// What is answered: a status and a body.
@@ -126,8 +157,9 @@ impl State {
             }
             "/boot-source" => self.boot(text("kernel_image_path"), text("initrd_path"), text("boot_args"))?,
             "/drives" => {
-                readable(text("path_on_host"), "drive")?;
-                self.drives.insert(text("drive_id").to_owned(), text("path_on_host").to_owned());
+                let read_only = body.get("is_read_only") == Some(&Value::Bool(true));
+                let drive = Drive::open(text("path_on_host"), read_only)?;
+                self.drives.insert(text("drive_id").to_owned(), drive);
                 if body.get("is_root_device") == Some(&Value::Bool(true)) {
                     match &self.root {
                         Some(root) if root != text("drive_id") => {
@@ -234,7 +266,7 @@ fn one_of(name: &str, value: &str, known: &[&str]) -> Result<(), String> {
 }
 
 /// The first bytes of a file.
-pub(crate) fn readable(path: &str, what: &str) -> Result<Vec<u8>, String> {
+fn readable(path: &str, what: &str) -> Result<Vec<u8>, String> {
     let mut magic = Vec::new();
     let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
     read.map_err(|error| format!("The {what} file cannot be opened: {error}"))?;

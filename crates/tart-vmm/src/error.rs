@@ -38,6 +38,14 @@ pub enum VmmError {
         /// Why not.
         reason: String,
     },
+    /// A machine's monitor cannot be put into a jail.
+    #[error("virtual machine `{id}` cannot be jailed: {reason}")]
+    Jail {
+        /// The machine.
+        id: String,
+        /// What is in the way, and what to do.
+        reason: String,
+    },
     /// The operating system refused something.
     #[error("cannot {what}")]
     System {

@@ -2,9 +2,12 @@
 
 mod api;
 mod exit;
+mod jail;
 mod kvm;
 mod machine;
+mod place;
 mod requests;
+mod setting;
 mod version;
 mod vsock;
 
@@ -15,8 +18,10 @@ use std::{
 };
 
 use async_trait::async_trait;
+use rustix::process::geteuid;
 
 use crate::{Capabilities, Driver, Machine, MachineSpec, VmmError, cmdline, process::Launcher, program};
+use jail::Jailer;
 pub use kvm::problem as kvm_problem;
 pub use requests::{Bucket, FirecrackerTuning, HugePages};
 use version::Features;
@@ -25,14 +30,23 @@ pub use version::Version;
 /// The program's name.
 const PROGRAM: &str = "firecracker";
 
+/// The jailer's.
+const JAILER: &str = "jailer";
+
 /// How long it may take to tell its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(20);
+
+/// Memory that it takes for itself, in bytes: a few MiB, and buffers of devices.
+const OWN_MEMORY: u64 = 128 << 20;
 
 /// How Firecracker is run.
 #[derive(Debug, Clone, Default)]
 pub struct FirecrackerOptions {
     /// The program; the `firecracker` of the search path without it.
     pub binary: Option<PathBuf>,
+    /// Firecracker's jailer: every machine then runs in a jail, as the user that [`MachineSpec::identity`] gives it. As the
+    /// runner's own user without it.
+    pub jailer: Option<PathBuf>,
     /// What machines are made of beyond their specification.
     pub tuning: FirecrackerTuning,
 }
@@ -44,14 +58,16 @@ pub struct FirecrackerDriver {
     version: Version,
     features: Features,
     tuning: FirecrackerTuning,
+    jailer: Option<Arc<Jailer>>,
     launcher: Arc<Launcher>,
 }
 
 impl FirecrackerDriver {
-    /// Finds Firecracker and asks for its version.
+    /// Finds Firecracker, and the jailer if there is to be one, and asks for their versions.
     ///
     /// # Errors
-    /// [`VmmError::Program`] if it is not there, does not run, or is a version that Tart does not drive.
+    /// [`VmmError::Program`] if one is not there, does not run, or is a version that Tart does not drive, or if the jailer
+    /// cannot be used.
     pub async fn new(options: FirecrackerOptions) -> Result<Self, VmmError> {
         let hint = "it is not in the search path; install a release of Firecracker, or set TART_FIRECRACKER to its path";
         let binary = program::find(options.binary.as_deref().unwrap_or(Path::new(PROGRAM)), hint)?;
@@ -61,9 +77,14 @@ impl FirecrackerDriver {
         if let Some(problem) = version.problem() {
             return Err(refuse(problem));
         }
+        let jailer = match &options.jailer {
+            Some(jailer) => Some(Arc::new(find_jailer(jailer, &binary, version).await?)),
+            None => None,
+        };
         let launcher =
             Launcher::start().map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
-        Ok(Self { binary, version, features: version.features(), tuning: options.tuning, launcher })
+        let (features, tuning) = (version.features(), options.tuning);
+        Ok(Self { binary, version, features, tuning, jailer, launcher })
     }
 
     /// Memory of huge pages is not in a file, so it would have to be served page by page.
@@ -78,6 +99,43 @@ impl FirecrackerDriver {
     }
 }
 
+/// The jailer that is installed with a Firecracker: beside it, with a name like its own, or in the search path.
+#[must_use]
+pub fn installed_jailer(firecracker: &Path) -> Option<PathBuf> {
+    let binary = program::find(firecracker, "").ok()?;
+    // Releases have `firecracker-v1.16.1-x86_64` and `jailer-v1.16.1-x86_64`.
+    let beside =
+        [Some(binary.clone()), binary.canonicalize().ok()].into_iter().flatten().flat_map(|binary| {
+            let name = binary.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            [name.replace(PROGRAM, JAILER), JAILER.to_owned()].map(|name| binary.with_file_name(name))
+        });
+    let names = beside.chain([PathBuf::from(JAILER)]);
+    names.filter(|name| *name != binary).find_map(|name| program::find(&name, "").ok())
+}
+
+/// The jailer, which has to be of Firecracker's own release.
+async fn find_jailer(jailer: &Path, binary: &Path, version: Version) -> Result<Jailer, VmmError> {
+    let hint = "it is not in the search path; set `jailer` to its path, or to \"none\"";
+    let program = program::find(jailer, hint)?;
+    let refuse = |reason: String| VmmError::Program { program: program.clone(), reason };
+    if !geteuid().is_root() {
+        return Err(refuse(
+            "the jailer has to be started as root; run Tart as root, or set `jailer = \"none\"`".to_owned(),
+        ));
+    }
+    let said = program::output(&program, "--version", VERSION_LIMIT).await?;
+    let own = Version::parse(&said).ok_or_else(|| refuse("it tells no version".to_owned()))?;
+    if own != version {
+        return Err(refuse(format!(
+            "it is the jailer of Firecracker {own}, and {} is {version}: use both of one release",
+            binary.display()
+        )));
+    }
+    let exec_file =
+        binary.canonicalize().map_err(|e| refuse(format!("{} cannot be found: {e}", binary.display())))?;
+    Jailer::new(program, exec_file)
+}
+
 #[async_trait]
 impl Driver for FirecrackerDriver {
     fn name(&self) -> &'static str {
@@ -85,11 +143,17 @@ impl Driver for FirecrackerDriver {
     }
 
     fn describe(&self) -> String {
-        format!("Firecracker {} ({}), with KVM", self.version, self.binary.display())
+        let jail = self.jailer.as_ref().map(|jailer| format!(", jailed by {}", jailer.program.display()));
+        let jail = jail.unwrap_or_default();
+        format!("Firecracker {} ({}), with KVM{jail}", self.version, self.binary.display())
     }
 
     fn program(&self) -> &std::path::Path {
         &self.binary
+    }
+
+    fn own_memory(&self) -> u64 {
+        OWN_MEMORY
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -101,5 +165,34 @@ impl Driver for FirecrackerDriver {
         spec.check()?;
         let line = cmdline::firecracker(&spec.extra_kernel_args)?;
         Ok(Box::new(machine::start(self, spec, &line).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::{PermissionsExt as _, symlink},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_jailer_of_the_same_release_is_found_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let install = |name: &str| {
+            fs::write(at(name), "").unwrap();
+            fs::set_permissions(at(name), Permissions::from_mode(0o755)).unwrap();
+        };
+        install("firecracker-v1.16.1-x86_64");
+        symlink("firecracker-v1.16.1-x86_64", at("firecracker")).unwrap();
+        let found = || installed_jailer(&at("firecracker")).filter(|path| path.starts_with(dir.path()));
+        assert_eq!(found(), None);
+        install("jailer-v1.16.1-x86_64");
+        assert_eq!(found(), Some(at("jailer-v1.16.1-x86_64")));
+        install("jailer");
+        assert_eq!(found(), Some(at("jailer")));
+        assert_eq!(installed_jailer(&at("gone")), None);
     }
 }

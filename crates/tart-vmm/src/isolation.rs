@@ -11,7 +11,7 @@ use std::{fmt, path::PathBuf};
 
 use crate::VmmError;
 use cgroup::Cgroups;
-pub(crate) use cgroup::{Cgroup, Limits, remove as remove_cgroup};
+pub use cgroup::Limits;
 pub(crate) use jail::Jail;
 pub use users::Identity;
 use users::{Reserved, Users};
@@ -67,7 +67,7 @@ impl Isolation {
         Ok(Self { users, cgroups, notes })
     }
 
-    /// Prepares what a machine's monitor is held by, until it is dropped: after the monitor's end.
+    /// Prepares what a machine's monitor is held by, until its end. The cgroup has to be removed then.
     pub(crate) fn confine(&self, machine: &str, limits: &Limits) -> Result<Confinement, VmmError> {
         let user = self.users.as_ref().map(Users::reserve).transpose()?;
         let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.create(machine, limits));
@@ -91,7 +91,7 @@ impl fmt::Display for Isolation {
 #[derive(Debug, Default)]
 pub(crate) struct Confinement {
     user: Option<Reserved>,
-    pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) cgroup: Option<PathBuf>,
 }
 
 impl Confinement {

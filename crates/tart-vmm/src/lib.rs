@@ -29,9 +29,10 @@ pub use accel::{Accel, Acceleration, Choice, Greet, PROBE_LIMIT, Probe, choose};
 pub use boot::await_boot;
 pub use error::VmmError;
 pub use firecracker::{
-    Bucket, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning, HugePages, Version, kvm_problem,
+    Bucket, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning, HugePages, Version, installed_jailer,
+    kvm_problem,
 };
-pub use isolation::{Identity, Isolation, IsolationOptions};
+pub use isolation::{Identity, Isolation, IsolationOptions, Limits};
 pub use machine::{AgentStream, Capabilities, Driver, ExitKind, Machine, MachineExit, ProcessStatus};
 pub use qemu::{QemuDriver, QemuOptions};
 pub use run_dir::{MachineDir, Reaped, RunDir, reap};

@@ -27,6 +27,9 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// The monitor's program.
     fn program(&self) -> &Path;
 
+    /// Bytes of the host's memory that a monitor takes at most, besides its guest's.
+    fn own_memory(&self) -> u64;
+
     /// What it can do beyond starting machines.
     fn capabilities(&self) -> Capabilities;
 

@@ -15,8 +15,8 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    Acceleration, Capabilities, Driver, Isolation, Machine, MachineSpec, VmmError, cmdline, host,
-    process::Launcher, program,
+    Acceleration, Capabilities, Driver, Machine, MachineSpec, VmmError, cmdline, host, process::Launcher,
+    program,
 };
 
 /// The program's name.
@@ -32,18 +32,6 @@ pub struct QemuOptions {
     pub binary: Option<PathBuf>,
     /// How guest code is run.
     pub acceleration: Acceleration,
-    /// What machines are kept apart with.
-    pub isolation: Arc<Isolation>,
-    /// Bytes in a second that a machine reads from disks and writes to them, where cgroups can limit it.
-    pub disk_bandwidth: Option<u64>,
-}
-
-impl QemuOptions {
-    /// The QEMU of the search path, whose machines are kept apart by Landlock alone.
-    #[must_use]
-    pub fn new(acceleration: Acceleration) -> Self {
-        Self { binary: None, acceleration, isolation: Arc::default(), disk_bandwidth: None }
-    }
 }
 
 /// Starts machines on QEMU.
@@ -52,8 +40,6 @@ pub struct QemuDriver {
     binary: PathBuf,
     version: String,
     acceleration: Acceleration,
-    isolation: Arc<Isolation>,
-    disk_bandwidth: Option<u64>,
     tsc_khz: u64,
     launcher: Arc<Launcher>,
 }
@@ -71,8 +57,7 @@ impl QemuDriver {
             tsc.map_err(|e| VmmError::system("measure the processor's clock", std::io::Error::other(e)))?;
         let launcher =
             Launcher::start().map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
-        let QemuOptions { acceleration, isolation, disk_bandwidth, .. } = options;
-        Ok(Self { binary, version, acceleration, isolation, disk_bandwidth, tsc_khz, launcher })
+        Ok(Self { binary, version, acceleration: options.acceleration, tsc_khz, launcher })
     }
 }
 
@@ -88,6 +73,10 @@ impl Driver for QemuDriver {
 
     fn program(&self) -> &Path {
         &self.binary
+    }
+
+    fn own_memory(&self) -> u64 {
+        confine::own_memory(self.acceleration)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -4,6 +4,7 @@
 //! each machine, with a record of every process. All of it is gone when its owner ends properly; otherwise the next
 //! runner finds the lock free, kills what the records name, and removes the rest.
 
+mod cgroup;
 mod record;
 
 use std::{
@@ -18,7 +19,8 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{VmmError, spec};
+use crate::{Identity, Isolation, Limits, VmmError, isolation::Confinement, spec};
+use cgroup::record_cgroup;
 pub(crate) use record::record;
 
 /// The lock file, in the root and in every runner's directory.
@@ -72,7 +74,7 @@ impl RunDir {
         let path = self.path.join(id);
         let made = DirBuilder::new().mode(0o711).create(&path);
         made.map_err(|e| VmmError::system(format!("make the directory {}", path.display()), e))?;
-        Ok(MachineDir { path })
+        Ok(MachineDir { path, confinement: Confinement::default() })
     }
 }
 
@@ -82,10 +84,13 @@ impl Drop for RunDir {
     }
 }
 
-/// The directory of one machine, in a directory with mode 0700; removed with all in it when dropped, so it has to outlive the machine.
+/// The directory of one machine, in a directory with mode 0700; removed with all in it when dropped, and with the machine's
+/// control group, so it has to outlive the machine.
 #[derive(Debug)]
 pub struct MachineDir {
     path: PathBuf,
+    /// Dropped after the directory's removal.
+    confinement: Confinement,
 }
 
 impl MachineDir {
@@ -94,10 +99,39 @@ impl MachineDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Reserves a user for the machine and makes it a cgroup with limits, as far as the host lets this process.
+    ///
+    /// # Errors
+    /// [`VmmError::System`], also if all users are taken.
+    pub fn confine(&mut self, isolation: &Isolation, limits: &Limits) -> Result<(), VmmError> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        self.confinement = isolation.confine(&name, limits)?;
+        if let Some(cgroup) = &self.confinement.cgroup {
+            let what = || format!("record the control group of virtual machine `{name}`");
+            record_cgroup(&self.path, cgroup).map_err(|e| VmmError::system(what(), e))?;
+        }
+        Ok(())
+    }
+
+    /// The user that was reserved for the machine.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.confinement.identity()
+    }
+
+    /// The directory of the machine's cgroup.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<&Path> {
+        self.confinement.cgroup.as_deref()
+    }
 }
 
 impl Drop for MachineDir {
     fn drop(&mut self) {
+        if let Err(error) = cgroup::end(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove what limited a virtual machine");
+        }
         remove(&self.path);
     }
 }
@@ -157,7 +191,8 @@ pub fn reap(root: &Path) -> Result<Reaped, VmmError> {
 fn reap_runner(path: &Path, reaped: &mut Reaped) {
     for machine in fs::read_dir(path).into_iter().flatten().flatten() {
         let machine = machine.path();
-        match record::end(&machine) {
+        let killed = record::kill(&machine);
+        match killed.and_then(|pid| cgroup::end(&machine).map(|()| pid)) {
             Ok(pid) => reaped.processes.extend(pid),
             Err(error) => {
                 // Its record is all that is known of the process: it stays for the next runner.

@@ -4,6 +4,7 @@
 //! share what they do not change, and none can change what the others get, whatever becomes of its monitor.
 
 mod files;
+mod linked;
 
 use std::{
     io,
@@ -14,6 +15,7 @@ use std::{
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 
 use crate::VmmError;
+use linked::Linked;
 
 /// Longest device state, in bytes. QEMU's is a few MiB, mostly firmware.
 pub(crate) const MAX_STATE: u64 = 64 << 20;
@@ -24,6 +26,7 @@ pub struct Snapshot {
     memory: Arc<OwnedFd>,
     state: Arc<OwnedFd>,
     memory_bytes: u64,
+    linked: Linked,
 }
 
 impl Snapshot {
@@ -80,7 +83,7 @@ impl Unsealed {
             rustix::fs::fcntl_add_seals(fd, seals).map_err(failed)?;
         }
         let Self { memory, state, memory_bytes } = self;
-        Ok(Snapshot { memory, state, memory_bytes })
+        Ok(Snapshot { memory, state, memory_bytes, linked: Linked::default() })
     }
 }
 

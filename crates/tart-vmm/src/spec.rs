@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use tart_net::Nic;
 
-use crate::{Snapshot, VmmError};
+use crate::{Identity, MachineDir, Snapshot, VmmError};
 
 /// Smallest memory that a guest boots with, in bytes.
 const MIN_MEMORY: u64 = 96 << 20;
@@ -47,6 +47,12 @@ pub struct MachineSpec {
     pub nic: Option<Nic>,
     /// How long the machine may take until its agent answers.
     pub boot_limit: Duration,
+    /// The user that its monitor runs as, which no other machine has; the runner's without it. Firecracker's jailer needs
+    /// one.
+    pub identity: Option<Identity>,
+    /// The control group (cgroup v2) that its monitor is put into: a directory of this machine's own, which exists, has
+    /// the machine's limits, and is removed at its end.
+    pub cgroup: Option<PathBuf>,
     /// Where it begins.
     pub origin: Origin,
 }
@@ -78,6 +84,12 @@ pub struct DiskSpec {
 }
 
 impl MachineSpec {
+    /// Puts it into its directory, with what the directory holds for it.
+    pub fn place_in(&mut self, dir: &MachineDir) {
+        dir.path().clone_into(&mut self.run_dir);
+        (self.identity, self.cgroup) = (dir.identity(), dir.cgroup().map(Into::into));
+    }
+
     /// Checks what every driver takes for granted.
     ///
     /// # Errors

@@ -16,7 +16,6 @@ use tokio::{net::UnixStream, sync::watch, task::JoinSet, time::timeout};
 use crate::{
     ExitKind, MachineExit, ProcessStatus,
     console::Tail,
-    isolation::Confinement,
     process::{Launcher, Process, Published, published},
 };
 
@@ -43,13 +42,12 @@ pub(crate) struct Supervised {
 }
 
 impl Supervised {
-    /// Watches a process that was just launched: its console and its standard error. What holds it is kept until its end.
+    /// Watches a process that was just launched: its console and its standard error.
     pub(crate) fn new(
         process: Process,
         console: StdUnixStream,
         stderr: ChildStderr,
         launcher: Arc<Launcher>,
-        confinement: Confinement,
         kind: Kind,
     ) -> io::Result<Self> {
         console.set_nonblocking(true)?;
@@ -60,7 +58,7 @@ impl Supervised {
         let mut readers = JoinSet::new();
         readers.spawn(console.clone().follow(console_stream));
         readers.spawn(monitor.clone().follow(stderr));
-        let exit = watch_end(&process, readers, killed.clone(), (launcher, confinement), kind);
+        let exit = watch_end(&process, readers, killed.clone(), launcher, kind);
         Ok(Self { process, console, monitor, killed, exit })
     }
 
@@ -114,15 +112,15 @@ fn watch_end(
     process: &Process,
     mut readers: JoinSet<()>,
     killed: Arc<AtomicBool>,
-    needed: (Arc<Launcher>, Confinement),
+    launcher: Arc<Launcher>,
     kind: Kind,
 ) -> Published<MachineExit> {
     let (sender, exit) = watch::channel(None);
     let reaped = process.reaped();
     tokio::spawn(async move {
         let status = reaped.await;
-        // The launcher's end would have killed the process, and its user and cgroup were its own as long as it lived.
-        drop(needed);
+        // The launcher's end would have killed the process.
+        drop(launcher);
         let drained = async { while readers.join_next().await.is_some() {} };
         let _late = timeout(DRAIN_LIMIT, drained).await;
         let kind = kind(status, killed.load(Ordering::Relaxed));

@@ -22,7 +22,7 @@ use tart_proto::{
     mux,
 };
 use tart_vmm::{
-    Accel, Acceleration, AgentStream, DiskSpec, Driver, ExitKind, Greet, Isolation, IsolationOptions,
+    Accel, Acceleration, AgentStream, DiskSpec, Driver, ExitKind, Greet, Isolation, IsolationOptions, Limits,
     MachineDir, MachineSpec, Origin, PROBE_LIMIT, Probe, ProcessStatus, QemuDriver, QemuOptions, RunDir,
     Snapshot, VmmError, await_boot, choose, reap,
 };
@@ -35,7 +35,7 @@ struct Fixture {
     spec: MachineSpec,
     // In this order: what is inside goes first.
     machine_dir: MachineDir,
-    _run_dir: RunDir,
+    run_dir: RunDir,
     root: tempfile::TempDir,
 }
 
@@ -58,19 +58,18 @@ fn kernel() -> PathBuf {
 }
 
 /// What keeps machines apart for whoever runs the tests, with users that no other test's process has.
-fn isolation() -> Arc<Isolation> {
+fn isolation() -> Isolation {
     let options = IsolationOptions {
         uid_base: isolation_uid(),
         uid_count: 8,
         locks: env::temp_dir().join("tart-test-uids"),
         cgroup_parent: None,
     };
-    Arc::new(Isolation::new(&options).unwrap())
+    Isolation::new(&options).unwrap()
 }
 
 async fn driver(acceleration: Acceleration) -> QemuDriver {
-    let options = QemuOptions { isolation: isolation(), ..QemuOptions::new(acceleration) };
-    QemuDriver::new(options).await.unwrap()
+    QemuDriver::new(QemuOptions { binary: None, acceleration }).await.unwrap()
 }
 
 async fn fixture() -> Fixture {
@@ -78,11 +77,12 @@ async fn fixture() -> Fixture {
     // Longer than a socket's path may be.
     let deep = root.path().join("d".repeat(100));
     let run_dir = RunDir::create(&deep).unwrap();
-    let machine_dir = run_dir.machine("vm").unwrap();
+    let mut machine_dir = run_dir.machine("vm").unwrap();
     let driver = driver(Acceleration::Tcg).await;
-    let spec = MachineSpec {
+    machine_dir.confine(&isolation(), &Limits::of(256 << 20, driver.own_memory(), 2)).unwrap();
+    let mut spec = MachineSpec {
         id: "vm".into(),
-        run_dir: machine_dir.path().to_owned(),
+        run_dir: PathBuf::new(),
         kernel: kernel(),
         initrd: empty_initrd(root.path()),
         extra_kernel_args: vec![],
@@ -93,9 +93,12 @@ async fn fixture() -> Fixture {
         boot_limit: LIMIT,
         later_bytes: 0,
         later_images: Vec::new(),
+        identity: None,
+        cgroup: None,
         origin: Origin::Boot,
     };
-    Fixture { driver, spec, machine_dir, _run_dir: run_dir, root }
+    spec.place_in(&machine_dir);
+    Fixture { driver, spec, machine_dir, run_dir, root }
 }
 
 /// True if a process ends within the limit. It must have been alive when its number was learnt.
@@ -279,7 +282,7 @@ async fn a_probe_is_made_once_and_its_result_works() {
         initrd: &initrd,
         digest: "test",
         cache: &cache,
-        run_dir: f.root.path(),
+        run_dir: &f.run_dir,
         limit: PROBE_LIMIT,
         isolation: &isolation(),
     };
@@ -402,6 +405,7 @@ async fn a_machine_has_a_user_namespaces_a_root_and_a_cgroup_of_its_own() {
     assert!(cgroup.file_name().unwrap().to_string_lossy().starts_with("vm-"), "{}", cgroup.display());
 
     assert_eq!(machine.kill().await.kind, ExitKind::Killed);
+    drop(f);
     assert!(!cgroup.exists());
 }
 

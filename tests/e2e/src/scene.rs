@@ -101,7 +101,9 @@ impl Scene {
         command.args(arguments).current_dir(self.directory.path());
         command.env_clear().env("HOME", self.path("home")).env("TMPDIR", self.temporary_dir());
         command.env("CONFIG_FILE", self.config());
-        for name in ["PATH", "TART_AGENT", "TART_ASSETS_DIR", "TART_FIRECRACKER", "TART_TIME_FACTOR"] {
+        for name in
+            ["PATH", "TART_AGENT", "TART_ASSETS_DIR", "TART_FIRECRACKER", "TART_JAILER", "TART_TIME_FACTOR"]
+        {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
         command

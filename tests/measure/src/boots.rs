@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use tart_assets::{AgentSource, BootAssets, BootRequest, KernelSource, Store, default_root};
 use tart_guest::{Guest, NoRelay};
 use tart_vmm::{
-    Accel, AgentStream, Driver, Greet, MachineSpec, PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir,
-    await_boot, choose,
+    Accel, AgentStream, Driver, Greet, Isolation, MachineSpec, PROBE_LIMIT, Probe, QemuDriver, QemuOptions,
+    RunDir, await_boot, choose,
 };
 
 use crate::load::Load;
@@ -98,6 +98,8 @@ impl Boots {
             nic: None,
             later_bytes: 0,
             later_images: Vec::new(),
+            identity: None,
+            cgroup: None,
             origin: tart_vmm::Origin::Boot,
             boot_limit: limit,
         };
@@ -124,9 +126,9 @@ async fn driver(boot: &BootAssets, run_dir: &RunDir) -> Result<QemuDriver> {
         initrd: &boot.initrd,
         digest: &boot.digest,
         cache: &cache,
-        run_dir: run_dir.path(),
+        run_dir,
         limit: PROBE_LIMIT,
-        isolation: &std::sync::Arc::default(),
+        isolation: &Isolation::default(),
     };
     let greet: &Greet = &|stream: AgentStream| {
         Box::pin(async {
@@ -135,5 +137,5 @@ async fn driver(boot: &BootAssets, run_dir: &RunDir) -> Result<QemuDriver> {
         })
     };
     let choice = choose(Accel::Auto, &probe, greet).await?;
-    Ok(QemuDriver::new(QemuOptions::new(choice.acceleration)).await?)
+    Ok(QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration }).await?)
 }

@@ -16,6 +16,8 @@ pub struct MicroVm {
     pub driver: Driver,
     /// The Firecracker program.
     pub firecracker: Option<PathBuf>,
+    /// Firecracker's jailer, or `none` for no jail.
+    pub jailer: Option<PathBuf>,
     /// A CPU template of Firecracker.
     pub cpu_template: Option<String>,
     /// What huge pages back the memory of Firecracker's guests.
@@ -82,6 +84,7 @@ impl Default for MicroVm {
         Self {
             driver: Driver::default(),
             firecracker: None,
+            jailer: None,
             cpu_template: None,
             huge_pages: HugePages::default(),
             balloon: false,

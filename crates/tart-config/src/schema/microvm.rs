@@ -23,6 +23,12 @@ pub(super) static SECTIONS: &[Section] = &[
                 Kind::Path,
                 "The Firecracker program, 1.7 or later; without it TART_FIRECRACKER, then the search path",
             ),
+            key(
+                "jailer",
+                Kind::Path,
+                Default::Words("TART_JAILER, then the one installed with Firecracker, for root"),
+                "Firecracker's jailer, which puts each VM's monitor into a jail as a user of its own; `none` for no jail",
+            ),
             unset("cpu_template", Kind::Text, "Name of one of Firecracker's CPU templates, such as `T2`"),
             with(
                 "huge_pages",

@@ -1,14 +1,14 @@
 //! The client of Firecracker's API: HTTP/1.1 over a unix socket, one request after the other.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, time::Duration};
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::{net::UnixStream, task::JoinSet};
+use tokio::task::JoinSet;
 
-use super::requests::Request;
+use super::{place::Place, requests::Request};
 
 /// Most bytes of an answer that are read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -30,6 +30,9 @@ pub(super) enum ApiError {
     /// The connection broke.
     #[error("broke the connection of its API: {0}")]
     Broken(String),
+    /// It runs, but not where it was put.
+    #[error("{0}")]
+    Astray(String),
 }
 
 /// A connection.
@@ -40,9 +43,9 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// Connects to the socket.
-    pub(super) async fn connect(socket: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(socket).await?;
+    /// Connects to the socket, by its name in Firecracker's directory.
+    pub(super) async fn connect(place: &Place, socket: &str) -> io::Result<Self> {
+        let stream = place.connect(socket).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {

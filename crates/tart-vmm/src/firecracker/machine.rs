@@ -1,19 +1,8 @@
 //! A running Firecracker.
 
-use std::{
-    fs::File,
-    io,
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::net::UnixStream as StdUnixStream,
-    },
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, os::unix::net::UnixStream as StdUnixStream, path::Path, time::Duration};
 
 use async_trait::async_trait;
-use rustix::fs::{Mode, OFlags};
 use tart_net::NicLink;
 use tart_proto::time::scaled;
 use tokio::time::{Instant, sleep, timeout};
@@ -22,21 +11,17 @@ use super::{
     FirecrackerDriver,
     api::{Api, ApiError},
     exit,
+    place::Place,
     requests::{self, Request},
+    setting::{Jail, Setting},
     vsock::Vsock,
 };
 use crate::{
     AgentStream, DiskSpec, Machine, MachineExit, MachineSpec, Origin, Snapshot, VmmError,
-    isolation::Confinement,
     process::{Launch, Namespace},
-    run_dir,
-    snapshot::MAX_STATE,
-    spec,
+    run_dir, spec,
     supervised::Supervised,
 };
-
-/// The API's socket in the machine's directory.
-const API_SOCKET: &str = "api.sock";
 
 /// How long Firecracker may take until its API answers. Much less is usual, but the host may be busy.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -55,15 +40,14 @@ pub(super) struct FirecrackerMachine {
     id: String,
     process: Supervised,
     vsock: Vsock,
-    /// [`MachineSpec::run_dir`].
-    dir: OwnedFd,
+    place: Place,
+    api_socket: &'static str,
     disks: Vec<DiskSpec>,
     /// Bytes of memory, if it was started to be saved.
     template: Option<u64>,
+    /// Dropped after the process, which is killed.
+    jail: Option<Jail>,
 }
-
-/// Bytes of the image of disks without one.
-const EMPTY: u64 = 4096;
 
 /// Starts Firecracker and the guest.
 pub(super) async fn start(
@@ -85,73 +69,56 @@ pub(super) async fn start(
         let reason = format!("Firecracker {} cannot go on from a saved machine", driver.version);
         return Err(VmmError::Spec { id: spec.id.clone(), reason });
     }
-    let (requests, inherit) = match &spec.origin {
-        Origin::Boot | Origin::Template => {
-            let requests = requests::before_start(spec, line, device, &driver.tuning, driver.features)?;
-            (requests.into_iter().chain([Request::start()]).collect(), Vec::new())
+    let what = |what: &str| format!("{what} of virtual machine `{}`", spec.id);
+    let setting = Setting::prepare(driver, spec).await?;
+    let Setting { place, api_socket, jail, .. } = setting;
+    let inside = &setting.spec;
+    let requests = match &setting.saved {
+        None => {
+            let requests = requests::before_start(inside, line, device, &driver.tuning, driver.features)?;
+            requests.into_iter().chain([Request::start()]).collect()
         }
-        Origin::Snapshot(snapshot) => {
-            let state = snapshot.state().map_err(|e| VmmError::system("open a saved machine", e))?;
-            let files = [snapshot.memory(), Arc::new(state)];
-            let [memory, state] = files.each_ref().map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
-            (requests::restore(spec, device, &memory, &state, driver.features)?, files.to_vec())
-        }
+        Some([memory, state]) => requests::restore(inside, device, memory, state, driver.features)?,
     };
 
-    let what = |what: &str| format!("{what} of virtual machine `{}`", spec.id);
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(&spec.run_dir, flags, Mode::empty())
-        .map_err(|e| VmmError::system(what("open the directory"), e))?;
-    let api_socket = run_dir::path_in(&dir, API_SOCKET);
-    let second = dir.try_clone().map_err(|e| VmmError::system(what("open the directory"), e))?;
+    let second = place.try_clone().map_err(|e| VmmError::system(what("open the directory"), e))?;
     let vsock = match spec.origin {
-        Origin::Boot | Origin::Template => {
-            Vsock::listen(second).map_err(|e| VmmError::system(what("make the socket"), e))?
-        }
+        Origin::Boot | Origin::Template => Vsock::listen(second, jail.as_ref().map(|jail| jail.identity))
+            .map_err(|e| VmmError::system(what("make the socket"), e))?,
         Origin::Snapshot(_) => Vsock::of_restored(second),
     };
-    File::create(spec.run_dir.join(requests::EMPTY_DISK))
-        .and_then(|disk| disk.set_len(EMPTY))
-        .map_err(|e| VmmError::system(what("make an empty disk"), e))?;
     let (console, console_far) =
         StdUnixStream::pair().map_err(|e| VmmError::system(what("make a socket pair"), e))?;
+    let program = setting.program.display().to_string();
     let launch = Launch {
-        program: driver.binary.clone(),
-        args: ["--id", &spec.id, "--api-sock", API_SOCKET].map(Into::into).to_vec(),
+        program: setting.program,
+        args: setting.arguments,
         dir: spec.run_dir.clone(),
-        inherit,
+        inherit: setting.inherit,
         stdout: Some(console_far.into()),
         network: namespace.map_or(Namespace::Runner, Namespace::Of),
         user: None,
         cgroup: None,
-        // It has its own filters, and a jailer that Tart does not use yet.
+        // It has its own filters and, with the jailer, nothing else to open.
         allowed: None,
-        max_file: spec.largest_writable().max(if is_template { spec.memory_bytes.max(MAX_STATE) } else { 0 }),
+        max_file: setting.max_file,
     };
     let launched = driver.launcher.launch(launch).await;
-    let (process, stderr) =
-        launched.map_err(|e| VmmError::system(format!("run {}", driver.binary.display()), e))?;
-    run_dir::record(&spec.run_dir, process.pid(), None)
+    let (process, stderr) = launched.map_err(|e| VmmError::system(format!("run {program}"), e))?;
+    run_dir::record(&spec.run_dir, process.pid())
         .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let watched = |e: io::Error| VmmError::system(what("watch the sockets"), e);
-    let process = Supervised::new(
-        process,
-        console,
-        stderr,
-        driver.launcher.clone(),
-        Confinement::default(),
-        exit::kind,
-    )
-    .map_err(watched)?;
+    let process =
+        Supervised::new(process, console, stderr, driver.launcher.clone(), exit::kind).map_err(watched)?;
     let template = is_template.then(|| spec.memory_mib() << 20);
     let (id, disks) = (spec.id.clone(), spec.disks.clone());
-    let machine = FirecrackerMachine { id, process, vsock, dir, disks, template };
+    let machine = FirecrackerMachine { id, process, vsock, place, api_socket, disks, template, jail };
 
     let limit = scaled(START_LIMIT).min(spec.boot_limit);
     let asked = tokio::select! {
         biased;
-        asked = ask(&api_socket, &requests, limit) => asked,
+        asked = machine.begin(&requests, limit) => asked,
         exit = machine.wait() => return Err(machine.ended(exit)),
     };
     let Err(error) = asked else { return Ok(machine) };
@@ -168,10 +135,10 @@ pub(super) async fn start(
 }
 
 /// Connects to the API and makes all requests.
-async fn ask(socket: &Path, requests: &[Request], limit: Duration) -> Result<(), ApiError> {
+async fn ask(place: &Place, socket: &str, requests: &[Request], limit: Duration) -> Result<(), ApiError> {
     let deadline = Instant::now() + limit;
     let mut api = loop {
-        match Api::connect(socket).await {
+        match Api::connect(place, socket).await {
             Ok(api) => break api,
             Err(error) if Instant::now() >= deadline => {
                 return Err(ApiError::Broken(format!(
@@ -198,8 +165,17 @@ impl FirecrackerMachine {
         VmmError::control(&self.id, problem)
     }
 
+    /// The first requests. Before them, nothing of the guest's has run.
+    async fn begin(&self, requests: &[Request], limit: Duration) -> Result<(), ApiError> {
+        ask(&self.place, self.api_socket, &[], limit).await?;
+        match self.jail.as_ref().and_then(|jail| jail.problem(self.pid())) {
+            Some(problem) => Err(ApiError::Astray(problem)),
+            None => ask(&self.place, self.api_socket, requests, limit).await,
+        }
+    }
+
     async fn call(&self, requests: &[Request]) -> Result<(), VmmError> {
-        let asked = ask(&run_dir::path_in(&self.dir, API_SOCKET), requests, CALL_LIMIT).await;
+        let asked = ask(&self.place, self.api_socket, requests, CALL_LIMIT).await;
         asked.map_err(|error| self.control(error))
     }
 }
@@ -226,12 +202,9 @@ impl Machine for FirecrackerMachine {
         let saved = self.call(&requests::save()).await;
         self.kill().await;
         saved?;
+        // The memory's file is as large as the memory, and nobody needs it any more.
         let [memory, state] = [requests::SAVED_MEMORY, requests::SAVED_STATE].map(|name| {
-            let path = run_dir::path_in(&self.dir, name);
-            let file = File::open(&path);
-            // It is as large as the machine's memory, and nobody needs it any more.
-            let _absent = std::fs::remove_file(&path);
-            file.map_err(|e| VmmError::system("open what Firecracker saved", e))
+            self.place.take(name).map_err(|e| VmmError::system("open what Firecracker saved", e))
         });
         let (memory, state) = (memory?, state?);
         let taken = tokio::task::spawn_blocking(move || Snapshot::take_over(&memory, &state, memory_bytes));
@@ -239,9 +212,13 @@ impl Machine for FirecrackerMachine {
     }
 
     async fn insert_disk(&self, serial: &str, image: &Path) -> Result<(), VmmError> {
-        let (position, _) = spec::empty_disk(&self.id, &self.disks, serial)?;
-        let image = image.to_str().ok_or_else(|| self.control("cannot be told a path that is not UTF-8"))?;
-        self.call(&[requests::insert(position, image)]).await
+        let (position, disk) = spec::empty_disk(&self.id, &self.disks, serial)?;
+        let path = match (&self.jail, image.to_str()) {
+            (Some(jail), _) => jail.put_disk(&self.place, position, disk, image).await?,
+            (None, Some(path)) => path.to_owned(),
+            (None, None) => return Err(self.control("cannot be told a path that is not UTF-8")),
+        };
+        self.call(&[requests::insert(position, &path)]).await
     }
 
     async fn wait(&self) -> MachineExit {

@@ -3,7 +3,7 @@
 //! The agent connects out once as it comes up: Firecracker then connects to `<socket>_<port>`, where the driver listens.
 //! Later streams are asked for at `<socket>` by the line `CONNECT <port>`.
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{io, os::unix::fs::lchown, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -12,8 +12,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::requests::VSOCK;
-use crate::run_dir::path_in;
+use super::{place::Place, requests::VSOCK};
+use crate::Identity;
 
 /// Port of the agent in the guest, and the one on the host that it reports to.
 const PORT: u32 = 1024;
@@ -30,21 +30,25 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The host's end of a machine's vsock.
 #[derive(Debug)]
 pub(super) struct Vsock {
-    dir: OwnedFd,
+    place: Place,
     /// Where the agent reports; only the first stream comes from there.
     reports: Mutex<Option<UnixListener>>,
 }
 
 impl Vsock {
-    /// Listens in a machine's directory for the agent's report.
-    pub(super) fn listen(dir: OwnedFd) -> io::Result<Self> {
-        let reports = UnixListener::bind(path_in(&dir, &format!("{VSOCK}_{PORT}")))?;
-        Ok(Self { dir, reports: Mutex::new(Some(reports)) })
+    /// Listens in a machine's directory for the agent's report, which a jailed Firecracker brings as its own user.
+    pub(super) fn listen(place: Place, user: Option<Identity>) -> io::Result<Self> {
+        let socket = place.path(&format!("{VSOCK}_{PORT}"));
+        let reports = UnixListener::bind(&socket)?;
+        if let Some(Identity { uid, gid }) = user {
+            lchown(&socket, Some(uid), Some(gid))?;
+        }
+        Ok(Self { place, reports: Mutex::new(Some(reports)) })
     }
 
     /// The vsock of a machine that goes on from another: its agent has reported already.
-    pub(super) fn of_restored(dir: OwnedFd) -> Self {
-        Self { dir, reports: Mutex::new(None) }
+    pub(super) fn of_restored(place: Place) -> Self {
+        Self { place, reports: Mutex::new(None) }
     }
 
     /// The next stream: the agent's report if that was not taken, else a new connection. Waits for the agent for as
@@ -67,7 +71,7 @@ impl Vsock {
     }
 
     async fn dial(&self) -> io::Result<Option<UnixStream>> {
-        let mut stream = UnixStream::connect(path_in(&self.dir, VSOCK)).await?;
+        let mut stream = self.place.connect(VSOCK).await?;
         match stream.write_all(format!("CONNECT {PORT}\n").as_bytes()).await {
             Err(error) if is_end(&error) => return Ok(None),
             written => written?,

@@ -3,13 +3,13 @@
 
 use std::{
     fmt,
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder},
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::process::MAX_THREADS;
 
 /// Controllers that limit something of a machine.
 const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "io"];
@@ -26,20 +26,28 @@ const DELEGATED: [&str; 2] = ["trusted.delegate", "user.delegate"];
 /// Period that processor time is given for, in microseconds.
 const PERIOD: u64 = 100_000;
 
-/// How long killed processes may take to be gone, in seconds.
-const END_LIMIT: i64 = 30;
-
-/// What a machine may use.
+/// What a machine may use of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Bytes of memory, the guest's and the monitor's own.
-    pub(crate) memory: u64,
+    pub memory: u64,
     /// Threads.
-    pub(crate) threads: u64,
+    pub threads: u64,
     /// Processors that may be busy all the time.
-    pub(crate) processors: u32,
+    pub processors: u32,
     /// Bytes in a second that are read and that are written, and the file whose device they are counted on.
-    pub(crate) bandwidth: Option<(u64, PathBuf)>,
+    pub bandwidth: Option<(u64, PathBuf)>,
+}
+
+impl Limits {
+    /// Those of a machine with so much memory, in bytes, and a monitor that takes some itself
+    /// ([`crate::Driver::own_memory`]), and with so many processors.
+    #[must_use]
+    pub fn of(memory: u64, own: u64, vcpus: u32) -> Self {
+        // The devices have a thread of their own.
+        let processors = vcpus.saturating_add(1);
+        Self { memory: memory.saturating_add(own), threads: MAX_THREADS, processors, bandwidth: None }
+    }
 }
 
 /// The cgroup that those of machines are made in.
@@ -102,7 +110,7 @@ impl Cgroups {
     }
 
     /// Makes a cgroup for a machine. There may be others of that name, also those of other runners of this host.
-    pub(super) fn create(&self, machine: &str, limits: &Limits) -> io::Result<Cgroup> {
+    pub(super) fn create(&self, machine: &str, limits: &Limits) -> io::Result<PathBuf> {
         let names = (0..u32::MAX).map(|number| format!("{machine}-{}-{number}", std::process::id()));
         let made = names.map(|name| self.parent.join(name)).find_map(|path| match fs::create_dir(&path) {
             Ok(()) => Some(Ok(path)),
@@ -114,8 +122,7 @@ impl Cgroups {
         for (name, value) in files(limits, &self.controllers, device) {
             fs::write(path.join(name), value)?;
         }
-        let processes = File::options().write(true).open(path.join("cgroup.procs"))?;
-        Ok(Cgroup { path, processes })
+        Ok(path)
     }
 }
 
@@ -165,59 +172,6 @@ fn disk_of(file: &Path) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// The cgroup of one machine. Whatever is in it is killed when it is dropped, and it is removed.
-#[derive(Debug)]
-pub(crate) struct Cgroup {
-    path: PathBuf,
-    processes: File,
-}
-
-impl Cgroup {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Where a process writes `0` to get into it.
-    pub(crate) fn processes(&self) -> io::Result<File> {
-        self.processes.try_clone()
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        if let Err(error) = remove(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove a cgroup");
-        }
-    }
-}
-
-/// Kills what is in a cgroup and removes it, which blocks until that has ended. One that is gone is fine.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    let mut is_empty = false;
-    let events = match File::open(path.join("cgroup.events")) {
-        Ok(events) => events,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    // Without effect on kernels before 5.14; what is in it then keeps it.
-    let _unknown = fs::write(path.join("cgroup.kill"), "1");
-    loop {
-        match fs::remove_dir(path) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && !is_empty => {}
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => return Ok(()),
-        }
-        // Its file tells by an exception that the last process is gone, if it is read first.
-        let mut text = [0_u8; 256];
-        std::os::unix::fs::FileExt::read_at(&events, &mut text, 0)?;
-        let limit = Timespec { tv_sec: END_LIMIT, tv_nsec: 0 };
-        is_empty = text.windows(11).any(|words| words == b"populated 0");
-        if !is_empty && poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&limit))? == 0 {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "what is in it was killed but does not end"));
-        }
-    }
-}
-
 fn make(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -244,11 +198,6 @@ fn own_cgroup(text: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        os::unix::process::{CommandExt, ExitStatusExt},
-        process::Command,
-    };
-
     use super::*;
 
     #[test]
@@ -297,36 +246,5 @@ mod tests {
         insta::assert_snapshot!(shown(&CONTROLLERS), @"cgroups in /sys/fs/cgroup/tart limit memory, pids, cpu, io");
         insta::assert_snapshot!(shown(&["pids"]), @"cgroups in /sys/fs/cgroup/tart limit pids, not memory, cpu, io");
         insta::assert_snapshot!(shown(&[]), @"cgroups in /sys/fs/cgroup/tart without limits: the host offers no controllers there");
-    }
-
-    /// On the kernel's own hierarchy, with whatever controllers it has left.
-    #[test]
-    fn what_is_in_a_cgroup_ends_with_it() {
-        let name = format!("tart-test-{}", std::process::id());
-        let cgroups = Cgroups::find(Some(&name)).unwrap();
-        let cgroup =
-            cgroups.create("job-1", &Limits { threads: 100, memory: 1 << 30, ..Limits::default() }).unwrap();
-        let processes = cgroup.processes().unwrap();
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", "cat /proc/self/cgroup; sleep 1000"]).stdout(std::process::Stdio::piped());
-        #[expect(unsafe_code, reason = "the standard library has no other way to prepare a child")]
-        // SAFETY: the closure makes a system call only.
-        unsafe {
-            command.pre_exec(move || Ok(rustix::io::write(&processes, b"0").map(drop)?));
-        }
-        let mut child = command.spawn().unwrap();
-        let mut lines = io::BufRead::lines(io::BufReader::new(child.stdout.take().unwrap()));
-        let own = lines.find_map(|line| line.unwrap().strip_prefix("0::/").map(str::to_owned)).unwrap();
-        assert!(own.ends_with(&format!("{name}/job-1-{}-0", std::process::id())), "{own}");
-        let second = cgroups.create("job-1", &Limits::default()).unwrap();
-        assert_ne!(cgroup.path(), second.path());
-        drop(second);
-        // It cannot be removed before its process is gone.
-        let _busy = remove(cgroup.path());
-        assert_eq!(child.wait().unwrap().signal(), Some(9));
-        let path = cgroup.path().to_owned();
-        drop(cgroup);
-        assert!(!path.exists());
-        fs::remove_dir(cgroups.parent).unwrap();
     }
 }

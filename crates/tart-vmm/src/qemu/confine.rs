@@ -11,10 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{QemuDriver, args::TCG_BUFFER};
 use crate::{
-    Acceleration, MachineSpec, VmmError,
-    confine::Allowed,
-    isolation::{Identity, Jail, Limits},
-    process::{MAX_THREADS, User},
+    Acceleration, Identity, MachineSpec, VmmError, confine::Allowed, isolation::Jail, process::User,
 };
 
 /// Host memory that QEMU takes for itself, in bytes: its code, its heap, its threads' stacks, buffers of disks.
@@ -28,19 +25,13 @@ const KVM: &str = "/dev/kvm";
 /// The device in the machine's directory that its user has in place of the host's.
 const OWN_KVM: &str = "kvm";
 
-/// What a machine may use of the host.
-pub(super) fn limits(driver: &QemuDriver, spec: &MachineSpec) -> Limits {
-    let translated = match driver.acceleration {
+/// Memory that it takes at most besides its guest's, in bytes.
+pub(super) fn own_memory(acceleration: Acceleration) -> u64 {
+    let translated = match acceleration {
         Acceleration::Kvm => 0,
         Acceleration::Tcg => u64::from(TCG_BUFFER) << 20,
     };
-    Limits {
-        memory: (spec.memory_mib() << 20) + translated + OWN_MEMORY,
-        threads: MAX_THREADS,
-        // The devices have a thread of their own.
-        processors: spec.vcpus + 1,
-        bandwidth: driver.disk_bandwidth.map(|bytes| (bytes, spec.run_dir.clone())),
-    }
+    translated + OWN_MEMORY
 }
 
 /// What it opens by its path.

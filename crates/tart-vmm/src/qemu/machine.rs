@@ -29,9 +29,8 @@ use super::{
     qmp::{Qmp, QmpError},
 };
 use crate::{
-    AgentStream, DiskSpec, ExitKind, Machine, MachineExit, MachineSpec, Origin, ProcessStatus, Snapshot,
-    VmmError,
-    isolation::{Cgroup, Identity},
+    AgentStream, DiskSpec, ExitKind, Identity, Machine, MachineExit, MachineSpec, Origin, ProcessStatus,
+    Snapshot, VmmError,
     process::{Launch, Namespace},
     run_dir,
     snapshot::Unsealed,
@@ -100,11 +99,11 @@ pub(super) async fn start(
         [qmp_far.into(), console_far.into(), agent.into()].into_iter().map(Arc::new).collect();
     inherit.extend(nic);
     inherit.extend(saved.memory.iter().chain(&saved.state).cloned());
-    let confinement = driver.isolation.confine(&spec.id, &confine::limits(driver, spec))?;
-    let identity = confinement.identity();
+    let identity = spec.identity;
     let mut allowed = confine::allowed(driver, spec);
     let user = identity.map(|identity| confine::user(driver, spec, identity, &mut allowed)).transpose()?;
-    let cgroup = confinement.cgroup.as_ref().map(Cgroup::processes).transpose();
+    let cgroup =
+        spec.cgroup.as_ref().map(|cgroup| File::options().write(true).open(cgroup.join("cgroup.procs")));
     let launch = Launch {
         program: driver.binary.clone(),
         args,
@@ -113,7 +112,7 @@ pub(super) async fn start(
         stdout: None,
         network: if user.is_some() { Namespace::Empty } else { Namespace::Runner },
         user,
-        cgroup: cgroup.map_err(|e| VmmError::system(what("enter the cgroup"), e))?,
+        cgroup: cgroup.transpose().map_err(|e| VmmError::system(what("enter the cgroup"), e))?,
         allowed: Some(allowed),
         max_file: spec.largest_writable(),
     };
@@ -122,13 +121,12 @@ pub(super) async fn start(
         .launch(launch)
         .await
         .map_err(|e| VmmError::system(format!("run {}", driver.binary.display()), e))?;
-    let cgroup = confinement.cgroup.as_ref().map(Cgroup::path);
-    run_dir::record(&spec.run_dir, process.pid(), cgroup)
+    run_dir::record(&spec.run_dir, process.pid())
         .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let connection = |e: io::Error| VmmError::system(what("watch the sockets"), e);
-    let process = Supervised::new(process, console, stderr, driver.launcher.clone(), confinement, kind)
-        .map_err(connection)?;
+    let process =
+        Supervised::new(process, console, stderr, driver.launcher.clone(), kind).map_err(connection)?;
     qmp.set_nonblocking(true).map_err(connection)?;
     let (reader, writer) = UnixStream::from_std(qmp).map_err(connection)?.into_split();
     let limit = scaled(START_LIMIT).min(spec.boot_limit);

@@ -1,6 +1,6 @@
 //! Records of processes that outlive the memory of their numbers.
 
-use std::{ffi::OsStr, fs, io, os::unix::ffi::OsStrExt, path::Path};
+use std::{fs, io, path::Path};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -8,40 +8,22 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-use crate::{host, isolation::remove_cgroup};
+use crate::host;
 
 /// File in a machine's directory that names its process.
 const RECORD: &str = "process";
 
-/// File there that names its cgroup.
-const CGROUP: &str = "cgroup";
-
 /// How long a killed process may take to be gone, in seconds.
 const END_LIMIT: i64 = 30;
 
-/// Writes down which process serves a machine: its number, what tells it from a later one of the same number, and its
-/// cgroup.
-pub(crate) fn record(machine: &Path, pid: u32, cgroup: Option<&Path>) -> io::Result<()> {
-    if let Some(cgroup) = cgroup {
-        fs::write(machine.join(CGROUP), cgroup.as_os_str().as_bytes())?;
-    }
+/// Writes down which process serves a machine: its number, and what tells it from a later one of the same number.
+pub(crate) fn record(machine: &Path, pid: u32) -> io::Result<()> {
     let started = start_time(pid)?;
     fs::write(machine.join(RECORD), format!("{pid} {started} {}\n", host::boot_id()))
 }
 
-/// Kills what is left of a machine: its process, which is told, and what is in its cgroup.
-pub(super) fn end(machine: &Path) -> io::Result<Option<u32>> {
-    let killed = kill(machine)?;
-    match fs::read(machine.join(CGROUP)) {
-        Ok(path) => remove_cgroup(Path::new(OsStr::from_bytes(&path)))?,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(killed)
-}
-
 /// Kills the process that a machine's directory names, if it still is that one, and waits for its end.
-fn kill(machine: &Path) -> io::Result<Option<u32>> {
+pub(super) fn kill(machine: &Path) -> io::Result<Option<u32>> {
     let text = match fs::read_to_string(machine.join(RECORD)) {
         Ok(text) => text,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {

@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 use super::{MAX_STATE, Snapshot, Unsealed, reopen};
 use crate::VmmError;
 
-const MEMORY: &str = "memory";
-const STATE: &str = "state";
+pub(super) const MEMORY: &str = "memory";
+pub(super) const STATE: &str = "state";
 
 /// Written last: what is without it is not complete.
 const CONTENTS: &str = "snapshot.json";

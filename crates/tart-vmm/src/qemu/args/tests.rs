@@ -23,6 +23,8 @@ fn spec() -> MachineSpec {
         boot_limit: Duration::from_secs(120),
         later_bytes: 0,
         later_images: Vec::new(),
+        identity: None,
+        cgroup: None,
         origin: crate::Origin::Boot,
     }
 }

@@ -1,4 +1,8 @@
-//! Tart's driver against the fake.
+//! Tart's driver against the fakes.
+
+/// Needs root.
+#[cfg(feature = "slow-tests")]
+mod jail;
 
 use std::{
     fs::{self, Permissions},
@@ -19,10 +23,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 struct Scene {
     program: PathBuf,
+    jailer: Option<PathBuf>,
     spec: MachineSpec,
     // In this order: what is inside goes first.
     machine_dir: MachineDir,
-    _run_dir: RunDir,
+    run_dir: RunDir,
     root: tempfile::TempDir,
 }
 
@@ -62,13 +67,20 @@ impl Scene {
             boot_limit: LIMIT,
             later_bytes: 0,
             later_images: Vec::new(),
+            identity: None,
+            cgroup: None,
             origin: Origin::Boot,
         };
-        Self { program, spec, machine_dir, _run_dir: run_dir, root }
+        Self { program, jailer: None, spec, machine_dir, run_dir, root }
     }
 
     async fn driver(&self, tuning: FirecrackerTuning) -> Result<FirecrackerDriver, VmmError> {
-        FirecrackerDriver::new(FirecrackerOptions { binary: Some(self.program.clone()), tuning }).await
+        FirecrackerDriver::new(FirecrackerOptions {
+            binary: Some(self.program.clone()),
+            jailer: self.jailer.clone(),
+            tuning,
+        })
+        .await
     }
 
     async fn start(&self) -> Result<Box<dyn Machine>, VmmError> {

@@ -1,0 +1,226 @@
+//! Making a jail, and putting files into it.
+
+use std::{
+    fs::{DirBuilder, File, Permissions},
+    io::{self, Read as _, Seek as _, SeekFrom},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown},
+    },
+    path::Path,
+};
+
+use rustix::{
+    fs::{
+        AtFlags, CWD, Mode, OFlags, SeekFrom as Find, StatVfsMountFlags, ioctl_ficlone, linkat, openat,
+        statvfs, unlinkat,
+    },
+    io::Errno,
+};
+
+use super::{Furnishing, JailPlan, Source};
+use crate::{Identity, VmmError, firecracker::place::Place};
+
+/// Bytes of a disk without an image.
+const EMPTY: u64 = 4096;
+
+/// Who may do what with shared files, and with a machine's own.
+const SHARED: u32 = 0o444;
+const OWN: u32 = 0o600;
+
+/// Makes the directories and files of a jail. Blocks.
+pub(in crate::firecracker) fn make(plan: &JailPlan) -> Result<Place, VmmError> {
+    let failed = |what: String| move |e: io::Error| VmmError::system(what, e);
+    let place = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&plan.root)
+        .and_then(|()| Place::open(&plan.root))
+        .map_err(failed(format!("make the jail {}", plan.root.display())))?;
+    for file in &plan.files {
+        put(&place, plan.identity, file).map_err(failed(format!(
+            "put {} into the jail {}",
+            file.name,
+            plan.root.display()
+        )))?;
+    }
+    Ok(place)
+}
+
+/// Why no jail can be in a directory, if there is a reason.
+pub(in crate::firecracker) fn refuse_mount(dir: &Path) -> Option<String> {
+    let flags = statvfs(dir).ok()?.f_flag;
+    let forbidden = [
+        (StatVfsMountFlags::NODEV, "devices cannot be used", "nodev"),
+        (StatVfsMountFlags::NOEXEC, "programs cannot be run", "noexec"),
+    ];
+    let (_, what, option) = forbidden.into_iter().find(|(flag, ..)| flags.contains(*flag))?;
+    Some(format!(
+        "{what} in {}, whose file system is mounted with `{option}`: set `state_dir` to a directory of another",
+        dir.display()
+    ))
+}
+
+/// Puts a file into a jail, in the place of what has its name. The jailed program may be running. Blocks.
+pub(in crate::firecracker) fn put(place: &Place, identity: Identity, file: &Furnishing) -> io::Result<()> {
+    match unlinkat(place.dir(), &*file.name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    match &file.source {
+        Source::Empty { writable } => {
+            let made = create(place, &file.name)?;
+            made.set_len(EMPTY)?;
+            finish(&made, identity, *writable)
+        }
+        Source::Shared(path) => {
+            let source = open(path)?;
+            if harmless(&source, identity)? && link(&source, place, &file.name)? {
+                return Ok(());
+            }
+            copy(&source, place, identity, &file.name, false)
+        }
+        Source::Own(path) => {
+            let source = open(path)?;
+            // One file with two names has one owner.
+            finish(&source, identity, true)?;
+            if link(&source, place, &file.name)? {
+                return Ok(());
+            }
+            copy(&source, place, identity, &file.name, true)
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file", path.display())))
+}
+
+/// Whether the jailed user can read a file and can do nothing else to it, so that it may be linked as it is.
+fn harmless(file: &File, identity: Identity) -> io::Result<bool> {
+    let about = file.metadata()?;
+    let (read, write) = (0o004, 0o002);
+    Ok(about.uid() != identity.uid
+        && about.gid() != identity.gid
+        && about.mode() & read != 0
+        && about.mode() & write == 0)
+}
+
+/// Gives an open file another name, in the jail. `false` if it cannot have one there.
+fn link(source: &File, place: &Place, name: &str) -> io::Result<bool> {
+    let path = format!("/proc/self/fd/{}", source.as_raw_fd());
+    match linkat(CWD, path, place.dir(), name, AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) => Ok(true),
+        // Another file system, or one without links, or too many of them.
+        Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn create(place: &Place, name: &str) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(place.dir(), name, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+fn copy(source: &File, place: &Place, identity: Identity, name: &str, writable: bool) -> io::Result<()> {
+    let copy = create(place, name)?;
+    if ioctl_ficlone(&copy, source).is_err() {
+        copy_data(source, &copy)?;
+    }
+    finish(&copy, identity, writable)
+}
+
+/// Gives a file to the jailed user, or only lets it be read.
+fn finish(file: &File, identity: Identity, writable: bool) -> io::Result<()> {
+    if writable {
+        fchown(file, Some(identity.uid), Some(identity.gid))?;
+    }
+    file.set_permissions(Permissions::from_mode(if writable { OWN } else { SHARED }))
+}
+
+/// Copies what a file has data for; holes stay holes.
+fn copy_data(mut from: &File, mut to: &File) -> io::Result<()> {
+    to.set_len(from.metadata()?.len())?;
+    let mut at = 0;
+    loop {
+        let start = match rustix::fs::seek(from, Find::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = rustix::fs::seek(from, Find::Hole(start))?;
+        from.seek(SeekFrom::Start(start))?;
+        to.seek(SeekFrom::Start(start))?;
+        io::copy(&mut from.take(end - start), &mut to)?;
+        at = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{FileExt as _, symlink},
+    };
+
+    use super::*;
+
+    const USER: Identity = Identity { uid: 60_001, gid: 60_002 };
+
+    fn put_in(place: &Place, name: &str, source: Source) -> io::Result<()> {
+        put(place, USER, &Furnishing { name: name.to_owned(), source })
+    }
+
+    #[test]
+    fn data_is_copied_and_holes_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let from = File::options().read(true).write(true).create_new(true).open(at("from")).unwrap();
+        from.set_len(64 << 20).unwrap();
+        from.write_all_at(b"middle", 32 << 20).unwrap();
+        from.write_all_at(b"end", (64 << 20) - 3).unwrap();
+        let to = File::create(at("to")).unwrap();
+        copy_data(&from, &to).unwrap();
+        assert!(fs::read(at("from")).unwrap() == fs::read(at("to")).unwrap());
+        assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20, "{}", to.metadata().unwrap().blocks());
+    }
+
+    #[test]
+    fn shared_files_are_linked_if_they_can_only_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("root")).unwrap();
+        let place = Place::open(&at("root")).unwrap();
+        for (mode, linked) in [(0o444, true), (0o644, true), (0o600, false), (0o666, false)] {
+            fs::write(at("image"), "image").unwrap();
+            fs::set_permissions(at("image"), Permissions::from_mode(mode)).unwrap();
+            put_in(&place, "disk0", Source::Shared(at("image"))).unwrap();
+            let (image, within) = (at("image").metadata().unwrap(), at("root/disk0").metadata().unwrap());
+            assert_eq!(image.ino() == within.ino(), linked, "{mode:o}");
+            assert_eq!(image.mode() & 0o777, mode, "the original is left alone");
+            assert_eq!(within.mode() & 0o006, 0o004, "{mode:o}");
+            fs::remove_file(at("image")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_hostile_jail_gets_files_in_itself_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("root")).unwrap();
+        fs::write(at("image"), "image").unwrap();
+        fs::write(at("precious"), "precious").unwrap();
+        let place = Place::open(&at("root")).unwrap();
+        symlink("../precious", at("root/disk0")).unwrap();
+        put_in(&place, "disk0", Source::Empty { writable: false }).unwrap();
+        assert_eq!(fs::read_to_string(at("precious")).unwrap(), "precious");
+        assert_eq!(at("root/disk0").symlink_metadata().unwrap().len(), EMPTY);
+        fs::create_dir(at("root/disk1")).unwrap();
+        assert!(put_in(&place, "disk1", Source::Shared(at("image"))).is_err());
+        assert!(put_in(&place, "disk2", Source::Shared(dir.path().to_owned())).is_err());
+    }
+}
