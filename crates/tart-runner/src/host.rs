@@ -137,7 +137,7 @@ impl HostSetup {
             }
             None => {
                 let choice = acceleration(config, &boot, &run_dir, &isolation).await?;
-                let options = QemuOptions { binary: None, acceleration: choice.acceleration };
+                let options = QemuOptions { binary: None, acceleration: choice.acceleration, helper: None };
                 (Arc::new(QemuDriver::new(options).await?), choice)
             }
         };
@@ -197,7 +197,6 @@ impl HostSetup {
             .extend(self.config.image.iter().filter(|image| image.starts_with('/')).map(PathBuf::from));
         let spec = MachineSpec {
             disks: template_disks(&self.boot.helper),
-            later_bytes: self.config.disk.bytes(),
             later_images,
             origin: Origin::Snapshot(snapshot),
             ..self.machine()
@@ -220,7 +219,7 @@ impl HostSetup {
             disks: Vec::new(),
             nic: None,
             boot_limit: scaled(config.boot_timeout),
-            later_bytes: 0,
+            later_disk: None,
             later_images: Vec::new(),
             identity: None,
             cgroup: None,
@@ -397,6 +396,7 @@ async fn acceleration(
         run_dir,
         limit: scaled(PROBE_LIMIT),
         isolation,
+        helper: None,
     };
     let greet = |stream: AgentStream| -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
         Box::pin(greet(stream, scaled(PROBE_LIMIT)))

@@ -82,6 +82,8 @@ pub struct Probe<'a> {
     pub run_dir: &'a RunDir,
     /// What it is kept apart with, as those of jobs are.
     pub isolation: &'a Isolation,
+    /// Socket of the root helper that starts it, if this process cannot.
+    pub helper: Option<&'a Path>,
     /// How long the guest may take until its agent answers.
     pub limit: Duration,
 }

@@ -25,7 +25,8 @@ const KERNEL: [&str; 2] = ["/proc", "/sys"];
 const DEVICES: [&str; 4] = ["/dev/kvm", "/dev/null", "/dev/urandom", "/dev/random"];
 
 /// What a process may open, besides what it inherits open.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Allowed {
     /// Files, and directories with all that is below.
     pub(crate) read: Vec<PathBuf>,
@@ -35,9 +36,12 @@ pub(crate) struct Allowed {
 }
 
 /// A place in the file system that a process may get to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place<'a> {
-    pub(crate) path: &'a Path,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Where it is now.
+    pub(crate) from: PathBuf,
+    /// By which path the process finds it.
+    pub(crate) path: PathBuf,
     pub(crate) access: PlaceAccess,
 }
 
@@ -58,7 +62,7 @@ pub(crate) enum PlaceAccess {
 
 impl Allowed {
     /// All places, those that every monitor needs among them. They need not be there.
-    pub(crate) fn places(&self) -> impl Iterator<Item = Place<'_>> {
+    pub(crate) fn places(&self) -> Vec<Place> {
         let fixed = [
             (SYSTEM.as_slice(), PlaceAccess::System),
             (KERNEL.as_slice(), PlaceAccess::Kernel),
@@ -69,12 +73,14 @@ impl Allowed {
             (&self.read, PlaceAccess::Read),
             (&self.write, PlaceAccess::Write),
         ];
-        let fixed = fixed.into_iter().flat_map(|(paths, access)| {
-            paths.iter().map(move |path| Place { path: Path::new(path), access })
-        });
-        fixed.chain(
-            own.into_iter().flat_map(|(paths, access)| paths.iter().map(move |path| Place { path, access })),
-        )
+        let place = |path: &Path, access| Place { from: path.to_owned(), path: path.to_owned(), access };
+        let fixed = fixed
+            .into_iter()
+            .flat_map(|(paths, access)| paths.iter().map(move |path| (Path::new(path), access)));
+        let own = own
+            .into_iter()
+            .flat_map(|(paths, access)| paths.iter().map(move |path| (path.as_path(), access)));
+        fixed.chain(own).map(|(path, access)| place(path, access)).collect()
     }
 }
 
@@ -84,20 +90,20 @@ pub(crate) struct Rules(OwnedFd);
 
 impl Rules {
     /// Makes the rules. `None` on a kernel without Landlock.
-    pub(crate) fn new(allowed: &Allowed) -> io::Result<Option<Self>> {
+    pub(crate) fn new(places: &[Place]) -> io::Result<Option<Self>> {
         let rules = || -> Result<Option<OwnedFd>, RulesetError> {
             let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
             let all = AccessFs::from_all(RULES);
             let (read, write) = (AccessFs::from_read(RULES), all);
             let mut ruleset = ruleset.handle_access(all)?.create()?;
-            for Place { path, access } in allowed.places() {
+            for Place { from, access, .. } in places {
                 let access = match access {
                     PlaceAccess::System | PlaceAccess::Kernel | PlaceAccess::Read => read,
                     PlaceAccess::Device | PlaceAccess::Write => write,
                 };
                 // What is not there cannot be opened either.
-                let Ok(place) = PathFd::new(path) else { continue };
-                ruleset = ruleset.add_rule(PathBeneath::new(place, fitting(path, access)))?;
+                let Ok(place) = PathFd::new(from) else { continue };
+                ruleset = ruleset.add_rule(PathBeneath::new(place, fitting(from, access)))?;
             }
             Ok(ruleset.into())
         };
@@ -127,7 +133,7 @@ mod tests {
 
     /// What a shell under the rules says.
     fn shell(allowed: &Allowed, script: &str) -> String {
-        let rules = Rules::new(allowed).unwrap().expect("this kernel has Landlock");
+        let rules = Rules::new(&allowed.places()).unwrap().expect("this kernel has Landlock");
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         #[expect(unsafe_code, reason = "the standard library has no other way to prepare a child")]

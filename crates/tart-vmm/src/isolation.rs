@@ -7,7 +7,10 @@ mod cgroup;
 mod jail;
 mod users;
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use crate::VmmError;
 use cgroup::Cgroups;
@@ -65,6 +68,17 @@ impl Isolation {
             }
         };
         Ok(Self { users, cgroups, notes })
+    }
+
+    /// Machines get users of their own.
+    pub(crate) fn has_users(&self) -> bool {
+        self.users.is_some()
+    }
+
+    /// Nothing of this process's: the root helper keeps machines apart.
+    #[must_use]
+    pub fn of_helper(socket: &Path) -> Self {
+        Self { notes: vec![format!("by the root helper at {}", socket.display())], ..Self::default() }
     }
 
     /// Prepares what a machine's monitor is held by, until its end. The cgroup has to be removed then.

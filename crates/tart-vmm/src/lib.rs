@@ -17,6 +17,7 @@ mod firecracker;
 mod host;
 mod isolation;
 mod machine;
+mod monitor;
 mod process;
 mod program;
 mod qemu;
@@ -34,6 +35,7 @@ pub use firecracker::{
 };
 pub use isolation::{Identity, Isolation, IsolationOptions, Limits};
 pub use machine::{AgentStream, Capabilities, Driver, ExitKind, Machine, MachineExit, ProcessStatus};
+pub use monitor::{MonitorServer, serve_monitor};
 pub use qemu::{QemuDriver, QemuOptions};
 pub use run_dir::{MachineDir, Reaped, RunDir, reap};
 pub use snapshot::Snapshot;

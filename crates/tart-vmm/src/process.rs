@@ -8,12 +8,13 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
-    path::PathBuf,
-    process::{ChildStderr, Command, Stdio},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{Arc, mpsc},
     thread,
 };
 
+use rustix::net::Shutdown;
 use rustix::process::{
     Gid, Pid, PidfdFlags, Resource, Rlimit, Signal, Uid, WaitId, WaitIdOptions, getppid, pidfd_open,
     pidfd_send_signal, set_parent_process_death_signal, setrlimit, setsid, waitid,
@@ -22,15 +23,17 @@ use rustix::thread::{
     LinkNameSpaceType, UnshareFlags, move_into_link_name_space, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
 };
+use tart_root_helper::Connection;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{oneshot, watch},
 };
 
 use crate::{
-    ProcessStatus,
-    confine::{Allowed, Rules},
-    isolation::{Identity, Jail},
+    Identity, ProcessStatus,
+    confine::{Place, Rules},
+    isolation::Jail,
+    monitor::Ended,
 };
 
 /// A program to start.
@@ -40,14 +43,16 @@ pub(crate) struct Launch {
     pub(crate) args: Vec<OsString>,
     /// Working directory.
     pub(crate) dir: PathBuf,
-    /// Descriptors that it inherits under their numbers.
-    pub(crate) inherit: Vec<Arc<OwnedFd>>,
+    /// Descriptors that it inherits, and the numbers that it knows them by.
+    pub(crate) inherit: Vec<(Arc<OwnedFd>, RawFd)>,
     /// Its standard output; nothing without it.
     pub(crate) stdout: Option<OwnedFd>,
+    /// Its standard error.
+    pub(crate) stderr: OwnedFd,
     /// The network namespace that it starts in.
     pub(crate) network: Namespace,
     /// What it may open; anything without it.
-    pub(crate) allowed: Option<Allowed>,
+    pub(crate) places: Option<Vec<Place>>,
     /// Whom it runs as, if not as the runner's user in the runner's root directory.
     pub(crate) user: Option<User>,
     /// Where a process gets into the cgroup that it is to be in.
@@ -84,7 +89,7 @@ pub(crate) const MAX_THREADS: u64 = 256;
 #[derive(Debug)]
 pub(crate) struct Launcher(mpsc::Sender<Request>);
 
-type Request = (Launch, oneshot::Sender<io::Result<(Process, ChildStderr)>>);
+type Request = (Launch, oneshot::Sender<io::Result<Process>>);
 
 impl Launcher {
     pub(crate) fn start() -> io::Result<Arc<Self>> {
@@ -98,24 +103,29 @@ impl Launcher {
         Ok(Arc::new(Self(sender)))
     }
 
-    /// Starts a process; its standard output and error are the pipe that is returned.
-    pub(crate) async fn launch(self: &Arc<Self>, launch: Launch) -> io::Result<(Process, ChildStderr)> {
+    /// Starts a process.
+    pub(crate) async fn launch(self: &Arc<Self>, launch: Launch) -> io::Result<Process> {
         let (answer, answered) = oneshot::channel();
         let gone = |_| io::Error::other("the launcher thread is gone");
         self.0.send((launch, answer)).map_err(|_| gone(()))?;
-        answered.await.map_err(|_| gone(()))?
+        let mut process = answered.await.map_err(|_| gone(()))??;
+        process.launcher = Some(self.clone());
+        Ok(process)
     }
 }
 
-fn spawn(mut launch: Launch) -> io::Result<(Process, ChildStderr)> {
+fn spawn(mut launch: Launch) -> io::Result<Process> {
     let parent = Pid::from_raw(i32::try_from(std::process::id()).unwrap_or(0));
     let prepared = Prepared::new(&mut launch)?;
-    let inherit: Vec<RawFd> = launch.inherit.iter().map(|fd| fd.as_raw_fd()).collect();
     let mut command = Command::new(&launch.program);
+    // A directory that belongs to somebody else is entered in the new root only.
+    let dir = if prepared.user.is_some() { Path::new("/") } else { &launch.dir };
     // The runner's environment may hold secrets of jobs.
-    command.args(&launch.args).current_dir(&launch.dir).env_clear();
+    command.args(&launch.args).current_dir(dir).env_clear();
     let stdout = launch.stdout.map_or_else(Stdio::null, Stdio::from);
-    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(stdout).stderr(launch.stderr);
+    let mut inherit: Vec<(RawFd, RawFd)> =
+        launch.inherit.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
     let prepare = move || {
         setsid()?;
         prepared.enter()?;
@@ -124,10 +134,9 @@ fn spawn(mut launch: Launch) -> io::Result<(Process, ChildStderr)> {
         if getppid() != parent {
             return Err(io::Error::other("the runner is gone"));
         }
-        for fd in &inherit {
-            keep_across_exec(*fd)?;
-        }
-        prepared.confine()
+        prepared.confine()?;
+        // The last of all: numbers that they get may be those of what was used before.
+        give_numbers(&mut inherit)
     };
     #[expect(unsafe_code, reason = "the standard library has no other way to prepare a child")]
     // SAFETY: `prepare` makes system calls only; it neither allocates nor takes locks, except for the error of a
@@ -136,12 +145,11 @@ fn spawn(mut launch: Launch) -> io::Result<(Process, ChildStderr)> {
         command.pre_exec(prepare);
     }
     let mut child = command.spawn()?;
-    let stderr = child.stderr.take().ok_or_else(|| io::Error::other("the child has no standard error"))?;
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0))
         .ok_or_else(|| io::Error::other("the child has no process id"))?;
     // Not reaped yet, so the number is still this child's.
     match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-        Ok(pidfd) => Ok((Process { pid: child.id(), pidfd: Arc::new(pidfd) }, stderr)),
+        Ok(pidfd) => Ok(Process { pid: child.id(), end: End::Child(Arc::new(pidfd)), launcher: None }),
         Err(errno) => {
             child.kill()?;
             child.wait()?;
@@ -165,7 +173,7 @@ impl Prepared {
             cgroup: launch.cgroup.take(),
             network: std::mem::take(&mut launch.network),
             user: launch.user.take(),
-            rules: launch.allowed.as_ref().map(Rules::new).transpose()?.flatten(),
+            rules: launch.places.as_deref().map(Rules::new).transpose()?.flatten(),
             max_file: launch.max_file,
         })
     }
@@ -219,49 +227,93 @@ fn limit(resource: Resource, most: u64) -> io::Result<()> {
     Ok(setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?)
 }
 
-fn keep_across_exec(fd: RawFd) -> io::Result<()> {
-    #[expect(unsafe_code, reason = "a descriptor of the parent is known to the child by its number alone")]
-    // SAFETY: `Launch::inherit` keeps the descriptor open in the parent until the child runs its program.
-    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-    Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?)
+/// Numbers below this are for what is inherited.
+const OTHERS: RawFd = 1001;
+
+/// Gives open descriptors the numbers that go with them, kept across the start of a program.
+fn give_numbers(inherit: &mut [(RawFd, RawFd)]) -> io::Result<()> {
+    let checked = |result: libc::c_int| if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) };
+    for (fd, number) in inherit.iter_mut().filter(|(fd, number)| fd != number) {
+        // Out of the way of the others' numbers first, if the limit of descriptors has room there.
+        let above = OTHERS.min(number.saturating_add(200));
+        #[expect(
+            unsafe_code,
+            reason = "a descriptor of the parent is known to the child by its number alone"
+        )]
+        // SAFETY: the calls take numbers; `Launch::inherit` keeps the descriptor open until the program runs.
+        unsafe {
+            *fd = checked(libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, above))?;
+        }
+    }
+    for (fd, number) in inherit {
+        #[expect(
+            unsafe_code,
+            reason = "a descriptor of the parent is known to the child by its number alone"
+        )]
+        // SAFETY: the calls take numbers; whatever had the number is of no use to the child any more.
+        unsafe {
+            if *fd == *number {
+                checked(libc::fcntl(*fd, libc::F_SETFD, 0))?;
+            } else {
+                checked(libc::dup2(*fd, *number))?;
+            }
+        }
+    }
+    Ok(())
 }
 
-/// A child process; killed when dropped.
+/// A monitor's process; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: u32,
-    pidfd: Arc<OwnedFd>,
+    end: End,
+    /// Whose end would be the process's.
+    launcher: Option<Arc<Launcher>>,
+}
+
+/// How a process is ended, and its end noticed.
+#[derive(Debug, Clone)]
+enum End {
+    /// It is a child of this process.
+    Child(Arc<OwnedFd>),
+    /// The root helper has it, and ends it when the connection closes.
+    Helper(Arc<Connection>),
 }
 
 impl Process {
+    /// One that the root helper has started.
+    pub(crate) fn helped(pid: u32, connection: Connection) -> Self {
+        Self { pid, end: End::Helper(Arc::new(connection)), launcher: None }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Sends SIGKILL. Without effect if it is gone.
     pub(crate) fn kill(&self) {
-        // The only possible error is that the process has ended.
-        let _ended = pidfd_send_signal(&*self.pidfd, Signal::KILL);
+        match &self.end {
+            // The only possible error is that the process has ended.
+            End::Child(pidfd) => drop(pidfd_send_signal(&**pidfd, Signal::KILL)),
+            // The helper takes it for the end of the connection, and can still tell the process's end.
+            End::Helper(connection) => drop(rustix::net::shutdown(&**connection, Shutdown::Write)),
+        }
     }
 
     /// Waits for the end and takes the status. To be called once, by the process's one owner: it goes on after this
     /// `Process` is dropped, so that no zombie stays.
     pub(crate) fn reaped(&self) -> impl Future<Output = ProcessStatus> + Send + 'static {
-        let pidfd = self.pidfd.clone();
+        let (end, launcher) = (self.end.clone(), self.launcher.clone());
         async move {
-            let Ok(watched) = watch(&pidfd) else { return ProcessStatus::Unknown };
-            loop {
-                match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
-                    Ok(Some(status)) => return status_of(&status),
-                    Ok(None) | Err(rustix::io::Errno::AGAIN) => {}
-                    Err(_) => return ProcessStatus::Unknown,
-                }
-                // A pidfd stays readable, so there is nothing to clear before the status is taken.
-                match watched.readable().await {
-                    Ok(mut ready) => ready.retain_ready(),
-                    Err(_) => return ProcessStatus::Unknown,
-                }
-            }
+            let status = match &end {
+                End::Child(pidfd) => reap(pidfd).await,
+                End::Helper(connection) => match connection.receive::<Ended>().await {
+                    Ok((Ended { status }, _)) => status,
+                    Err(_) => ProcessStatus::Unknown,
+                },
+            };
+            drop(launcher);
+            status
         }
     }
 }
@@ -269,6 +321,22 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+async fn reap(pidfd: &OwnedFd) -> ProcessStatus {
+    let Ok(watched) = watch(pidfd) else { return ProcessStatus::Unknown };
+    loop {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            Ok(Some(status)) => return status_of(&status),
+            Ok(None) | Err(rustix::io::Errno::AGAIN) => {}
+            Err(_) => return ProcessStatus::Unknown,
+        }
+        // A pidfd stays readable, so there is nothing to clear before the status is taken.
+        match watched.readable().await {
+            Ok(mut ready) => ready.retain_ready(),
+            Err(_) => return ProcessStatus::Unknown,
+        }
     }
 }
 

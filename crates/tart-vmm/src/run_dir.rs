@@ -21,6 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{Identity, Isolation, Limits, VmmError, isolation::Confinement, spec};
 use cgroup::record_cgroup;
+pub(crate) use cgroup::remove as remove_cgroup;
 pub(crate) use record::record;
 
 /// The lock file, in the root and in every runner's directory.

@@ -39,8 +39,8 @@ pub struct MachineSpec {
     pub memory_bytes: u64,
     /// Disks: `vda`, `vdb`, ... in this order.
     pub disks: Vec<DiskSpec>,
-    /// Bytes of the largest image that a writable disk without one gets later; 0 if none does.
-    pub later_bytes: u64,
+    /// The image that a writable disk without one gets later; it exists.
+    pub later_disk: Option<PathBuf>,
     /// Where images come from that disks without one get later.
     pub later_images: Vec<PathBuf>,
     /// The network device, if there is one.
@@ -122,11 +122,9 @@ impl MachineSpec {
 
     /// Bytes of the largest disk that the guest may write to: a monitor writes to no other file.
     pub(crate) fn largest_writable(&self) -> u64 {
-        let disks = self.disks.iter().filter(|disk| !disk.read_only);
-        disks
-            .filter_map(|disk| disk.path.as_ref()?.metadata().ok())
-            .map(|disk| disk.len())
-            .fold(self.later_bytes, u64::max)
+        let disks = self.disks.iter().filter(|disk| !disk.read_only).filter_map(|disk| disk.path.as_ref());
+        let sizes = disks.chain(&self.later_disk).filter_map(|disk| disk.metadata().ok());
+        sizes.map(|disk| disk.len()).max().unwrap_or(0)
     }
 
     /// Memory in whole MiB.

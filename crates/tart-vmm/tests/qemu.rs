@@ -23,8 +23,8 @@ use tart_proto::{
 };
 use tart_vmm::{
     Accel, Acceleration, AgentStream, DiskSpec, Driver, ExitKind, Greet, Isolation, IsolationOptions, Limits,
-    MachineDir, MachineSpec, Origin, PROBE_LIMIT, Probe, ProcessStatus, QemuDriver, QemuOptions, RunDir,
-    Snapshot, VmmError, await_boot, choose, reap,
+    MachineDir, MachineSpec, MonitorServer, Origin, PROBE_LIMIT, Probe, ProcessStatus, QemuDriver,
+    QemuOptions, RunDir, Snapshot, VmmError, await_boot, choose, reap,
 };
 
 /// A loaded machine may need most of it.
@@ -69,7 +69,7 @@ fn isolation() -> Isolation {
 }
 
 async fn driver(acceleration: Acceleration) -> QemuDriver {
-    QemuDriver::new(QemuOptions { binary: None, acceleration }).await.unwrap()
+    QemuDriver::new(QemuOptions { binary: None, acceleration, helper: None }).await.unwrap()
 }
 
 async fn fixture() -> Fixture {
@@ -91,7 +91,7 @@ async fn fixture() -> Fixture {
         disks: vec![],
         nic: None,
         boot_limit: LIMIT,
-        later_bytes: 0,
+        later_disk: None,
         later_images: Vec::new(),
         identity: None,
         cgroup: None,
@@ -285,6 +285,7 @@ async fn a_probe_is_made_once_and_its_result_works() {
         run_dir: &f.run_dir,
         limit: PROBE_LIMIT,
         isolation: &isolation(),
+        helper: None,
     };
     let greet: &Greet = &|stream| Box::pin(async { hello(stream).await.map(drop) });
     let choice = choose(Accel::Auto, &probe, greet).await.unwrap();
@@ -421,4 +422,62 @@ fn cgroup_of(pid: u32) -> PathBuf {
     let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
     Path::new(mount).join(path)
+}
+
+/// Machines of a process without privileges are as those of root: the helper gives them what they have.
+#[tokio::test]
+async fn the_root_helper_starts_machines_for_others() {
+    let mut f = fixture().await;
+    let scratch = f.machine_dir.path().join("scratch");
+    fs::File::create(&scratch).unwrap().set_len(16 << 20).unwrap();
+    f.spec.initrd = initrd();
+    f.spec.disks = vec![DiskSpec { path: Some(scratch.clone()), read_only: false, serial: "scratch".into() }];
+    (f.spec.identity, f.spec.cgroup) = (None, None);
+    let socket = f.root.path().join("helper.sock");
+    let program = f.driver.program().to_owned();
+    let helper = |programs: Vec<PathBuf>| {
+        let server = Arc::new(MonitorServer::new(isolation(), programs).unwrap());
+        let listener = tart_root_helper::Listener::bind(&socket, 0).unwrap();
+        tokio::spawn(async move {
+            let (connection, peer) = listener.accept().await.unwrap();
+            assert_eq!(
+                connection.receive::<tart_root_helper::Open>().await.unwrap().0,
+                tart_root_helper::Open::Monitor
+            );
+            tart_vmm::serve_monitor(&server, &connection, peer).await
+        })
+    };
+    let options =
+        || QemuOptions { binary: None, acceleration: Acceleration::Tcg, helper: Some(socket.clone()) };
+    f.driver = QemuDriver::new(options()).await.unwrap();
+
+    let refusing = helper(vec!["/usr/bin/other".into()]);
+    let error = f.driver.start(&f.spec).await.unwrap_err();
+    let VmmError::Helper { source, .. } = &error else { panic!("{error}") };
+    assert!(source.to_string().ends_with("is none of the programs that it may run"), "{source}");
+    refusing.await.unwrap().unwrap();
+    fs::remove_file(f.machine_dir.path().join("agent.sock")).unwrap();
+
+    let serving = helper(vec![program.clone()]);
+    let machine = f.driver.start(&f.spec).await.unwrap();
+    let stream = machine.connect_agent().await.unwrap();
+    await_boot(&*machine, LIMIT, hello(stream)).await.unwrap();
+    let (pid, user) = (machine.pid(), std::os::unix::fs::MetadataExt::uid(&scratch.metadata().unwrap()));
+    assert_eq!(status(pid, "Uid"), [user; 4].map(|id| id.to_string()).join(" "));
+    assert_ne!(user, 0);
+    let cgroup = cgroup_of(pid);
+    assert_eq!(machine.kill().await.kind, ExitKind::Killed);
+    serving.await.unwrap().unwrap();
+    assert!(!cgroup.exists());
+
+    // A runner that goes away takes its machine along.
+    fs::remove_file(f.machine_dir.path().join("agent.sock")).unwrap();
+    std::os::unix::fs::chown(&scratch, Some(0), Some(0)).unwrap();
+    let serving = helper(vec![program]);
+    let machine = f.driver.start(&f.spec).await.unwrap();
+    let pid = machine.pid();
+    drop(machine);
+    serving.await.unwrap().unwrap();
+    assert!(ends(pid, LIMIT));
+    assert!(f.driver.start(&f.spec).await.is_err(), "there is no helper any more");
 }

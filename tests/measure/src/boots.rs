@@ -96,7 +96,7 @@ impl Boots {
             memory_bytes: 512 << 20,
             disks: Vec::new(),
             nic: None,
-            later_bytes: 0,
+            later_disk: None,
             later_images: Vec::new(),
             identity: None,
             cgroup: None,
@@ -129,6 +129,7 @@ async fn driver(boot: &BootAssets, run_dir: &RunDir) -> Result<QemuDriver> {
         run_dir,
         limit: PROBE_LIMIT,
         isolation: &Isolation::default(),
+        helper: None,
     };
     let greet: &Greet = &|stream: AgentStream| {
         Box::pin(async {
@@ -137,5 +138,5 @@ async fn driver(boot: &BootAssets, run_dir: &RunDir) -> Result<QemuDriver> {
         })
     };
     let choice = choose(Accel::Auto, &probe, greet).await?;
-    Ok(QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration }).await?)
+    Ok(QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration, helper: None }).await?)
 }

@@ -65,7 +65,7 @@ impl Scene {
             disks: vec![disk("helper", true), disk("scratch", false)],
             nic: None,
             boot_limit: LIMIT,
-            later_bytes: 0,
+            later_disk: None,
             later_images: Vec::new(),
             identity: None,
             cgroup: None,

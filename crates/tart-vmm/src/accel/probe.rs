@@ -40,7 +40,11 @@ pub(super) async fn boot(
     qemu: &Path,
     greet: &Greet,
 ) -> Result<Result<String, String>, VmmError> {
-    let options = QemuOptions { binary: Some(qemu.to_owned()), acceleration: Acceleration::Kvm };
+    let options = QemuOptions {
+        binary: Some(qemu.to_owned()),
+        acceleration: Acceleration::Kvm,
+        helper: probe.helper.map(Path::to_owned),
+    };
     let driver = QemuDriver::new(options).await?;
     let mut dir = probe.run_dir.machine(NAME)?;
     dir.confine(probe.isolation, &Limits::of(MEMORY, driver.own_memory(), 1))?;
@@ -55,7 +59,7 @@ pub(super) async fn boot(
         disks: Vec::new(),
         nic: None,
         boot_limit: probe.limit,
-        later_bytes: 0,
+        later_disk: None,
         later_images: Vec::new(),
         identity: None,
         cgroup: None,

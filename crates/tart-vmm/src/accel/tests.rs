@@ -25,6 +25,7 @@ async fn emulation_on_demand_needs_no_probe() {
         cache: nowhere,
         run_dir: &RunDir::create(root.path()).unwrap(),
         isolation: &Isolation::default(),
+        helper: None,
         limit: PROBE_LIMIT,
     };
     let greet: &Greet = &|_| Box::pin(async { Ok(()) });

@@ -1,8 +1,14 @@
 //! A running Firecracker.
 
-use std::{io, os::unix::net::UnixStream as StdUnixStream, path::Path, time::Duration};
+use std::{
+    io,
+    os::{fd::AsRawFd as _, unix::net::UnixStream as StdUnixStream},
+    path::Path,
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use rustix::pipe::{PipeFlags, pipe_with};
 use tart_net::NicLink;
 use tart_proto::time::scaled;
 use tokio::time::{Instant, sleep, timeout};
@@ -90,27 +96,29 @@ pub(super) async fn start(
     let (console, console_far) =
         StdUnixStream::pair().map_err(|e| VmmError::system(what("make a socket pair"), e))?;
     let program = setting.program.display().to_string();
+    let (stderr, said) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|e| VmmError::system(what("make a pipe"), e))?;
     let launch = Launch {
         program: setting.program,
         args: setting.arguments,
         dir: spec.run_dir.clone(),
-        inherit: setting.inherit,
+        inherit: setting.inherit.into_iter().map(|fd| (fd.clone(), fd.as_raw_fd())).collect(),
         stdout: Some(console_far.into()),
+        stderr: said,
         network: namespace.map_or(Namespace::Runner, Namespace::Of),
         user: None,
         cgroup: None,
         // It has its own filters and, with the jailer, nothing else to open.
-        allowed: None,
+        places: None,
         max_file: setting.max_file,
     };
     let launched = driver.launcher.launch(launch).await;
-    let (process, stderr) = launched.map_err(|e| VmmError::system(format!("run {program}"), e))?;
+    let process = launched.map_err(|e| VmmError::system(format!("run {program}"), e))?;
     run_dir::record(&spec.run_dir, process.pid())
         .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let watched = |e: io::Error| VmmError::system(what("watch the sockets"), e);
-    let process =
-        Supervised::new(process, console, stderr, driver.launcher.clone(), exit::kind).map_err(watched)?;
+    let process = Supervised::new(process, console, stderr, exit::kind).map_err(watched)?;
     let template = is_template.then(|| spec.memory_mib() << 20);
     let (id, disks) = (spec.id.clone(), spec.disks.clone());
     let machine = FirecrackerMachine { id, process, vsock, place, api_socket, disks, template, jail };

@@ -4,21 +4,21 @@ use std::{
     collections::BTreeSet,
     ffi::{CStr, CString},
     io,
-    os::unix::ffi::OsStrExt,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Component, Path, PathBuf},
 };
 
 use rustix::{
-    fs::{Mode, OFlags, mkdir, open},
+    fs::{CWD, Mode, OFlags, mkdir, open},
     io::Errno,
     mount::{
-        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
-        mount_change, mount_remount, unmount,
+        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change,
+        mount_remount, move_mount, open_tree, unmount,
     },
     process::{chdir, pivot_root},
 };
 
-use crate::confine::{Allowed, Place, PlaceAccess};
+use crate::confine::{Place, PlaceAccess};
 
 /// The new root's own file system, in which there are mount points only.
 const OPTIONS: &CStr = c"size=1m,mode=755";
@@ -40,32 +40,26 @@ pub(crate) struct Jail {
 
 #[derive(Debug)]
 struct Bind {
-    from: CString,
+    /// A copy of the mount, not attached anywhere: a path would be of no use in another mount namespace if it leads to a
+    /// descriptor of this one.
+    from: OwnedFd,
     to: CString,
     flags: MountFlags,
-    /// With what is mounted below.
-    whole: bool,
 }
 
 impl Jail {
-    /// Plans a root at an empty directory in which everything that is allowed stands where it stands outside, so that
-    /// paths mean the same in both. Of the devices, the first is in the place of the second, which is allowed.
-    pub(crate) fn plan(
-        root: &Path,
-        allowed: &Allowed,
-        devices: &[(PathBuf, PathBuf)],
-        working: &Path,
-    ) -> io::Result<Self> {
-        let mut places: Vec<_> = allowed.places().filter(|place| place.path.exists()).collect();
+    /// Plans a root at an empty directory in which every place stands where the process finds it.
+    pub(crate) fn plan(root: &Path, places: &[Place], working: &Path) -> io::Result<Self> {
+        let mut places: Vec<_> = places.iter().filter(|place| place.from.exists()).collect();
         places.sort_by_key(|place| place.path.components().count());
         let (mut directories, mut files, mut binds) = (BTreeSet::new(), Vec::new(), Vec::new());
-        for Place { path, access } in &places {
+        for Place { from, path, access } in places {
             let path = std::path::absolute(path)?;
             let to = inside(root, &path)?;
-            let parents = if path.is_dir() { to.as_path() } else { to.parent().unwrap_or(root) };
+            let parents = if from.is_dir() { to.as_path() } else { to.parent().unwrap_or(root) };
             let below = |directory: &&Path| directory.starts_with(root) && *directory != root;
             directories.extend(parents.ancestors().take_while(below).map(Path::to_owned));
-            if !path.is_dir() {
+            if !from.is_dir() {
                 files.push(c_path(&to)?);
             }
             let flags = match access {
@@ -76,17 +70,12 @@ impl Jail {
                 PlaceAccess::Write => MountFlags::NODEV | MountFlags::NOEXEC,
                 PlaceAccess::Device => MountFlags::NOEXEC,
             };
-            let whole = *access != PlaceAccess::Kernel;
-            binds.push(Bind {
-                from: c_path(&path)?,
-                to: c_path(&to)?,
-                flags: flags | MountFlags::NOSUID,
-                whole,
-            });
-        }
-        for (device, place) in devices {
-            let (from, to) = (c_path(device)?, c_path(&inside(root, place)?)?);
-            binds.push(Bind { from, to, flags: MountFlags::NOSUID | MountFlags::NOEXEC, whole: false });
+            let mut copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            if *access != PlaceAccess::Kernel {
+                copy |= OpenTreeFlags::AT_RECURSIVE;
+            }
+            let from = open_tree(CWD, std::path::absolute(from)?, copy)?;
+            binds.push(Bind { from, to: c_path(&to)?, flags: flags | MountFlags::NOSUID });
         }
         let directories = directories.iter().map(|path| c_path(path)).collect::<io::Result<_>>()?;
         let (root, working) = (c_path(root)?, c_path(&std::path::absolute(working)?)?);
@@ -106,12 +95,8 @@ impl Jail {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             made(open(&**file, flags, Mode::from_raw_mode(0o644)).map(drop))?;
         }
-        for Bind { from, to, flags, whole } in &self.binds {
-            if *whole {
-                mount_bind_recursive(&**from, &**to)?;
-            } else {
-                mount_bind(&**from, &**to)?;
-            }
+        for Bind { from, to, flags } in &self.binds {
+            move_mount(from, c"", CWD, &**to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
             remount(to, *flags)?;
         }
         remount(&self.root, plain | MountFlags::RDONLY)?;

@@ -1,11 +1,15 @@
 //! A running QEMU.
 
 use std::{
-    fs::File,
+    ffi::OsString,
+    fs::{self, File, Permissions},
     io,
     os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream as StdUnixStream},
+        fd::{OwnedFd, RawFd},
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream as StdUnixStream},
+        },
     },
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -29,12 +33,8 @@ use super::{
     qmp::{Qmp, QmpError},
 };
 use crate::{
-    AgentStream, DiskSpec, ExitKind, Identity, Machine, MachineExit, MachineSpec, Origin, ProcessStatus,
-    Snapshot, VmmError,
-    process::{Launch, Namespace},
-    run_dir,
-    snapshot::Unsealed,
-    spec,
+    Acceleration, AgentStream, DiskSpec, Driver, ExitKind, Machine, MachineExit, MachineSpec, Origin,
+    ProcessStatus, Snapshot, VmmError, monitor::Wanted, run_dir, snapshot::Unsealed, spec,
     supervised::Supervised,
 };
 
@@ -58,8 +58,6 @@ pub(super) struct QemuMachine {
     dir: OwnedFd,
     qmp: Qmp<OwnedWriteHalf>,
     disks: Vec<DiskSpec>,
-    /// Whom QEMU runs as, if not as the runner's user.
-    identity: Option<Identity>,
     /// Where a template is saved.
     unsealed: Mutex<Option<Unsealed>>,
 }
@@ -87,56 +85,52 @@ pub(super) async fn start(
     });
     let nic = nic.transpose()?;
     let saved = Saved::of(spec)?;
+    let mut inherit = Inherit::default();
     let inherited = Inherited {
-        qmp: qmp_far.as_raw_fd(),
-        console: console_far.as_raw_fd(),
-        agent: agent.as_raw_fd(),
-        nic: nic.as_ref().map(|fd| fd.as_raw_fd()),
-        memory: saved.memory.as_ref().map(|fd| fd.as_raw_fd()),
+        qmp: inherit.add(qmp_far),
+        console: inherit.add(console_far),
+        agent: inherit.add(agent),
+        nic: nic.map(|fd| inherit.share(fd)),
+        memory: saved.memory.clone().map(|fd| inherit.share(fd)),
+    };
+    let state = saved.state.clone().map(|fd| inherit.share(fd));
+    let utf8 = |arg: OsString| {
+        arg.into_string().map_err(|arg| VmmError::Spec {
+            id: spec.id.clone(),
+            reason: format!("`{}` is not UTF-8", arg.display()),
+        })
     };
     let args = args::arguments(spec, driver.acceleration, line, inherited)?;
-    let mut inherit: Vec<Arc<OwnedFd>> =
-        [qmp_far.into(), console_far.into(), agent.into()].into_iter().map(Arc::new).collect();
-    inherit.extend(nic);
-    inherit.extend(saved.memory.iter().chain(&saved.state).cloned());
-    let identity = spec.identity;
-    let mut allowed = confine::allowed(driver, spec);
-    let user = identity.map(|identity| confine::user(driver, spec, identity, &mut allowed)).transpose()?;
-    let cgroup =
-        spec.cgroup.as_ref().map(|cgroup| File::options().write(true).open(cgroup.join("cgroup.procs")));
-    let launch = Launch {
+    let own = spec.disks.iter().filter(|disk| !disk.read_only).filter_map(|disk| disk.path.clone());
+    let wanted = Wanted {
+        machine: spec.id.clone(),
         program: driver.binary.clone(),
-        args,
+        args: args.into_iter().map(utf8).collect::<Result<_, _>>()?,
         dir: spec.run_dir.clone(),
-        inherit,
-        stdout: None,
-        network: if user.is_some() { Namespace::Empty } else { Namespace::Runner },
-        user,
-        cgroup: cgroup.transpose().map_err(|e| VmmError::system(what("enter the cgroup"), e))?,
-        allowed: Some(allowed),
+        numbers: inherit.numbers(),
+        allowed: confine::allowed(driver, spec),
+        own: own.chain(spec.later_disk.clone()).collect(),
+        kvm: driver.acceleration == Acceleration::Kvm,
+        memory: spec.memory_bytes.saturating_add(driver.own_memory()),
+        vcpus: spec.vcpus,
         max_file: spec.largest_writable(),
     };
-    let (process, stderr) = driver
-        .launcher
-        .launch(launch)
-        .await
-        .map_err(|e| VmmError::system(format!("run {}", driver.binary.display()), e))?;
+    let held = (spec.identity, spec.cgroup.clone());
+    let (process, stderr) = driver.starter.start(wanted, inherit.0, held).await?;
     run_dir::record(&spec.run_dir, process.pid())
         .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let connection = |e: io::Error| VmmError::system(what("watch the sockets"), e);
-    let process =
-        Supervised::new(process, console, stderr, driver.launcher.clone(), kind).map_err(connection)?;
+    let process = Supervised::new(process, console, stderr, kind).map_err(connection)?;
     qmp.set_nonblocking(true).map_err(connection)?;
     let (reader, writer) = UnixStream::from_std(qmp).map_err(connection)?.into_split();
     let limit = scaled(START_LIMIT).min(spec.boot_limit);
-    let state = saved.state.as_ref().map(|fd| fd.as_raw_fd());
     let failure = match Qmp::start(reader, writer, limit).await {
         Ok(qmp) => match migration::begin(&qmp, state, limit).await {
             Ok(()) => {
                 let (id, disks) = (spec.id.clone(), spec.disks.clone());
                 let unsealed = Mutex::new(saved.unsealed);
-                return Ok(QemuMachine { id, process, dir, qmp, disks, identity, unsealed });
+                return Ok(QemuMachine { id, process, dir, qmp, disks, unsealed });
             }
             Err(error) => error,
         },
@@ -151,6 +145,29 @@ pub(super) async fn start(
     let said = process.said();
     let problem = if said.is_empty() { failure.to_string() } else { format!("{failure}: {said}") };
     Err(VmmError::Control { id: spec.id.clone(), problem })
+}
+
+/// The number of the first descriptor that QEMU inherits, out of the way of those that it opens itself.
+const FIRST_NUMBER: RawFd = 100;
+
+/// Descriptors that QEMU inherits.
+#[derive(Default)]
+struct Inherit(Vec<Arc<OwnedFd>>);
+
+impl Inherit {
+    /// Adds one and gives its number.
+    fn add(&mut self, fd: impl Into<OwnedFd>) -> RawFd {
+        self.share(Arc::new(fd.into()))
+    }
+
+    fn share(&mut self, fd: Arc<OwnedFd>) -> RawFd {
+        self.0.push(fd);
+        self.numbers().last().copied().unwrap_or(FIRST_NUMBER)
+    }
+
+    fn numbers(&self) -> Vec<RawFd> {
+        (FIRST_NUMBER..).take(self.0.len()).collect()
+    }
 }
 
 /// The files of a machine that is saved, or goes on from one that was.
@@ -221,7 +238,8 @@ impl Machine for QemuMachine {
         let saved = async {
             let socket = run_dir::path_in(&self.dir, STATE_SOCKET);
             let listener = UnixListener::bind(&socket)?;
-            confine::give(self.identity, &socket)?;
+            // Its directory lets nobody but the machine get here.
+            fs::set_permissions(&socket, Permissions::from_mode(0o666))?;
             listener.set_nonblocking(true)?;
             let state = File::from(unsealed.state.try_clone()?);
             let listener = tokio::net::UnixListener::from_std(listener)?;
@@ -239,10 +257,6 @@ impl Machine for QemuMachine {
     async fn insert_disk(&self, serial: &str, image: &Path) -> Result<(), VmmError> {
         let (position, disk) = spec::empty_disk(&self.id, &self.disks, serial)?;
         let node = format!("image{position}");
-        if !disk.read_only {
-            let given = confine::give(self.identity, image);
-            given.map_err(|e| VmmError::system(format!("give {} to its machine", image.display()), e))?;
-        }
         let image = args::image(&node, image, disk, &self.id)?;
         migration::insert(&self.qmp, &args::device(position), &node, image)
             .await

@@ -30,7 +30,12 @@ pub(super) fn end(machine: &Path) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     };
-    match kill(&cgroup).and_then(|()| fs::remove_dir(&cgroup)) {
+    remove(&cgroup)
+}
+
+/// Kills what is in a control group, and removes it. One that is gone is fine.
+pub(crate) fn remove(cgroup: &Path) -> io::Result<()> {
+    match kill(cgroup).and_then(|()| fs::remove_dir(cgroup)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(io::Error::new(error.kind(), format!("control group {}: {error}", cgroup.display())))
         }

@@ -4,14 +4,8 @@ use super::*;
 use crate::confine::Allowed;
 
 /// What a shell says in a root of its own.
-fn shell(
-    root: &Path,
-    allowed: &Allowed,
-    devices: &[(PathBuf, PathBuf)],
-    working: &Path,
-    script: &str,
-) -> String {
-    let jail = Jail::plan(root, allowed, devices, working).unwrap();
+fn shell(root: &Path, places: &[Place], working: &Path, script: &str) -> String {
+    let jail = Jail::plan(root, places, working).unwrap();
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script]).stderr(std::process::Stdio::inherit());
     #[expect(unsafe_code, reason = "the standard library has no other way to prepare a child")]
@@ -49,7 +43,7 @@ fn a_root_has_what_is_allowed_where_it_is_outside_and_nothing_else() {
          done; ls / | grep -vx -e bin -e lib -e lib64 -e nix; ls /etc; ls /dev | grep -v kvm; cat /proc/self/mountinfo | cut -d' ' -f 5 | grep {dir} | sort -u",
         dir = dir.path().display()
     );
-    let said = shell(&at("root"), &allowed, &[], &at("mine"), &script)
+    let said = shell(&at("root"), &allowed.places(), &at("mine"), &script)
         .replace(&dir.path().display().to_string(), "DIR");
     insta::assert_snapshot!(said, @r"
     DIR
@@ -76,7 +70,7 @@ fn a_root_has_what_is_allowed_where_it_is_outside_and_nothing_else() {
     ");
     assert_eq!(fs::read_to_string(at("mine/new")).unwrap(), "new\n");
     assert_eq!(
-        shell(&at("root"), &allowed, &[], &at("mine"), "pwd -P; ls"),
+        shell(&at("root"), &allowed.places(), &at("mine"), "pwd -P; ls"),
         format!("{}\nfile\nnew\n", at("mine").display())
     );
     // The positive control: without a root of its own the same shell sees the rest.
@@ -86,7 +80,7 @@ fn a_root_has_what_is_allowed_where_it_is_outside_and_nothing_else() {
 #[test]
 fn paths_that_go_upwards_are_refused() {
     let allowed = Allowed { read: vec![PathBuf::from("/usr/../etc")], ..Allowed::default() };
-    let error = Jail::plan(Path::new("/root"), &allowed, &[], Path::new("/")).unwrap_err();
+    let error = Jail::plan(Path::new("/root"), &allowed.places(), Path::new("/")).unwrap_err();
     assert_eq!(error.to_string(), "`/usr/../etc` has parts that go upwards");
 }
 
@@ -99,9 +93,8 @@ fn a_device_of_its_own_is_in_the_place_of_the_hosts() {
     let mode = Mode::RUSR | Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &own, rustix::fs::FileType::CharacterDevice, mode, zero).unwrap();
     std::os::unix::fs::chown(&own, Some(1234), Some(1234)).unwrap();
-    let allowed = Allowed { write: vec![own.clone()], ..Allowed::default() };
-    let devices = [(own, PathBuf::from("/dev/null"))];
-    let said =
-        shell(&root, &allowed, &devices, Path::new("/"), "head -c 4 /dev/null | wc -c; stat -c %u /dev/null");
+    let mut places = Allowed::default().places();
+    places.push(Place { from: own, path: "/dev/null".into(), access: PlaceAccess::Device });
+    let said = shell(&root, &places, Path::new("/"), "head -c 4 /dev/null | wc -c; stat -c %u /dev/null");
     assert_eq!(said, "4\n1234\n");
 }
