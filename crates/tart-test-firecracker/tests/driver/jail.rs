@@ -201,6 +201,39 @@ async fn jailed_machines_go_on_from_one_that_was_saved() {
 }
 
 #[tokio::test]
+async fn images_of_another_file_system_are_copied() {
+    let mut scene = Scene::jailed(&json!({}), &json!({}));
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    for (disk, size) in scene.spec.disks.iter_mut().zip([1, 64 << 20]) {
+        let image = elsewhere.path().join(&disk.serial);
+        fs::File::create_new(&image).unwrap().set_len(size).unwrap();
+        disk.path = Some(image);
+    }
+    let machine = scene.start().await.unwrap();
+    let inside = |name: &str| scene.jail().join(name).metadata().unwrap();
+    let [helper, scratch] = ["disk0", "disk1"].map(inside);
+    assert_eq!((helper.uid(), helper.mode() & 0o777), (0, 0o444));
+    assert_eq!((scratch.uid(), scratch.mode() & 0o777), (scene.uid(), 0o600));
+    assert_eq!((scratch.len(), scratch.blocks()), (64 << 20, 0), "it is as sparse as it was");
+    assert_eq!(elsewhere.path().join("scratch").metadata().unwrap().uid(), 0, "the original is left alone");
+    machine.kill().await;
+}
+
+#[tokio::test]
+async fn a_jailed_start_that_nobody_wants_leaves_nothing() {
+    let scene = Scene::jailed(&json!({ "silent_at": "/machine-config" }), &json!({}));
+    let started = tokio::time::timeout(Duration::from_millis(500), scene.start()).await;
+    assert!(started.is_err(), "it never answers");
+    let gone = async {
+        while !of_user(scene.uid()).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.expect("a start that was given up leaves no process");
+    scene.assert_gone();
+}
+
+#[tokio::test]
 async fn a_hostile_machine_saves_nothing_of_the_hosts() {
     let secret = tempfile::NamedTempFile::new().unwrap();
     secret.as_file().set_len(256 << 20).unwrap();
