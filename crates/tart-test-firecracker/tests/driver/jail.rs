@@ -127,6 +127,7 @@ async fn a_jailed_machine_has_its_jail_and_no_rights() {
         (about.uid(), about.mode() & 0o777)
     };
     assert_eq!(about("disk1"), (uid, 0o600), "the scratch disk is the machine's");
+    assert_eq!(about("firecracker"), (uid, 0o755), "its program is a copy");
     for name in ["kernel", "initrd", "disk0"] {
         let (owner, mode) = about(name);
         assert_eq!((owner, mode & 0o022, mode & 0o004), (0, 0, 0o004), "{name}");
