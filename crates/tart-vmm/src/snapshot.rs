@@ -9,13 +9,13 @@ mod linked;
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use tempfile::TempDir;
 
 use crate::VmmError;
-use linked::Linked;
 
 /// Longest device state, in bytes. QEMU's is a few MiB, mostly firmware.
 pub(crate) const MAX_STATE: u64 = 64 << 20;
@@ -23,35 +23,47 @@ pub(crate) const MAX_STATE: u64 = 64 << 20;
 /// What a machine was when it was saved. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
+    contents: Arc<Mutex<Contents>>,
+    memory_bytes: u64,
+}
+
+/// Where memory and state are.
+#[derive(Debug)]
+struct Contents {
     memory: Arc<OwnedFd>,
     state: Arc<OwnedFd>,
-    memory_bytes: u64,
-    linked: Linked,
+    /// Of files with names; memory files have none.
+    dir: Option<TempDir>,
 }
 
 impl Snapshot {
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The guest's memory in bytes: that of the machines that start from it.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes
     }
 
-    /// Host memory that it holds, in bytes.
+    /// Host memory that it holds, or disk space if it is in files with names, in bytes.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         let blocks =
             |fd: &OwnedFd| rustix::fs::fstat(fd).map_or(0, |stat| stat.st_blocks.unsigned_abs() * 512);
-        blocks(&self.memory) + blocks(&self.state)
+        let contents = self.contents();
+        blocks(&contents.memory) + blocks(&contents.state)
     }
 
-    /// The memory file. It is sealed: it can only be mapped privately.
+    /// The memory file. It is sealed, or only root can write to it: it can only be mapped privately.
     pub(crate) fn memory(&self) -> Arc<OwnedFd> {
-        self.memory.clone()
+        self.contents().memory.clone()
     }
 
     /// The device state, from its beginning, for one reader.
     pub(crate) fn state(&self) -> io::Result<OwnedFd> {
-        reopen(&self.state)
+        reopen(&self.contents().state)
     }
 }
 
@@ -83,7 +95,8 @@ impl Unsealed {
             rustix::fs::fcntl_add_seals(fd, seals).map_err(failed)?;
         }
         let Self { memory, state, memory_bytes } = self;
-        Ok(Snapshot { memory, state, memory_bytes, linked: Linked::default() })
+        let contents = Arc::new(Mutex::new(Contents { memory, state, dir: None }));
+        Ok(Snapshot { contents, memory_bytes })
     }
 }
 

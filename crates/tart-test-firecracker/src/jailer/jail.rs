@@ -7,7 +7,7 @@ use std::{
     os::{
         fd::AsFd as _,
         unix::{
-            fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
+            fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown},
             process::CommandExt as _,
         },
     },
@@ -105,7 +105,7 @@ impl Jail {
         Err(format!("Failed to exec into Firecracker: {error}"))
     }
 
-    /// Refuses whatever is there already, a link above all.
+    /// Refuses whatever is there already, as the real one does links. The copy belongs to the user.
     fn copy_program(&self) -> Result<(), String> {
         let to = self.root.join(&self.exec_name);
         let failed =
@@ -113,6 +113,7 @@ impl Jail {
         let mut from = File::open(&self.exec_file).map_err(failed)?;
         let mode = from.metadata().map_err(failed)?.permissions().mode();
         let mut copy = File::options().write(true).create_new(true).mode(mode).open(&to).map_err(failed)?;
+        fchown(&copy, Some(self.uid), Some(self.gid)).map_err(failed)?;
         io::copy(&mut from, &mut copy).map_err(failed)?;
         Ok(())
     }

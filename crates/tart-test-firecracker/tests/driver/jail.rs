@@ -129,6 +129,7 @@ async fn a_jailed_machine_has_its_jail_and_no_rights() {
         (about.uid(), about.mode() & 0o777)
     };
     assert_eq!(about("disk1"), (uid, 0o600), "the scratch disk is the machine's");
+    assert_eq!(about("firecracker"), (uid, 0o755), "its program is a copy");
     for name in ["kernel", "initrd", "disk0"] {
         let (owner, mode) = about(name);
         assert_eq!((owner, mode & 0o022, mode & 0o004), (0, 0, 0o004), "{name}");
@@ -200,6 +201,39 @@ async fn jailed_machines_go_on_from_one_that_was_saved() {
         scene.spec.origin = Origin::Boot;
         assert_eq!(fs::read_dir(scene.run_dir.path()).unwrap().count(), 2, "the lock and one machine");
     }
+}
+
+#[tokio::test]
+async fn images_of_another_file_system_are_copied() {
+    let mut scene = Scene::jailed(&json!({}), &json!({}));
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    for (disk, size) in scene.spec.disks.iter_mut().zip([1, 64 << 20]) {
+        let image = elsewhere.path().join(&disk.serial);
+        fs::File::create_new(&image).unwrap().set_len(size).unwrap();
+        disk.path = Some(image);
+    }
+    let machine = scene.start().await.unwrap();
+    let inside = |name: &str| scene.jail().join(name).metadata().unwrap();
+    let [helper, scratch] = ["disk0", "disk1"].map(inside);
+    assert_eq!((helper.uid(), helper.mode() & 0o777), (0, 0o444));
+    assert_eq!((scratch.uid(), scratch.mode() & 0o777), (scene.uid(), 0o600));
+    assert_eq!((scratch.len(), scratch.blocks()), (64 << 20, 0), "it is as sparse as it was");
+    assert_eq!(elsewhere.path().join("scratch").metadata().unwrap().uid(), 0, "the original is left alone");
+    machine.kill().await;
+}
+
+#[tokio::test]
+async fn a_jailed_start_that_nobody_wants_leaves_nothing() {
+    let scene = Scene::jailed(&json!({ "silent_at": "/machine-config" }), &json!({}));
+    let started = tokio::time::timeout(Duration::from_millis(500), scene.start()).await;
+    assert!(started.is_err(), "it never answers");
+    let gone = async {
+        while !of_user(scene.uid()).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.expect("a start that was given up leaves no process");
+    scene.assert_gone();
 }
 
 #[tokio::test]

@@ -55,13 +55,17 @@ impl Snapshot {
     /// # Errors
     /// [`VmmError::System`]; what was written is then refused by [`Snapshot::read`].
     pub fn write(&self, dir: &Path) -> Result<(), VmmError> {
+        self.write_from(&self.contents(), dir)
+    }
+
+    pub(super) fn write_from(&self, from: &super::Contents, dir: &Path) -> Result<(), VmmError> {
         let write = || -> io::Result<()> {
             let mut hash = Sha256::new();
             let memory = create(&dir.join(MEMORY))?;
             memory.set_len(self.memory_bytes())?;
-            copy(&self.memory, &memory, &mut hash)?;
+            copy(&from.memory, &memory, &mut hash)?;
             let state = create(&dir.join(STATE))?;
-            let state_bytes = copy(&self.state, &state, &mut hash)?;
+            let state_bytes = copy(&from.state, &state, &mut hash)?;
             state.set_len(state_bytes)?;
             let sha256 = hex::encode(hash.finalize());
             let contents = Contents { memory_bytes: self.memory_bytes(), state_bytes, sha256 };
@@ -187,7 +191,7 @@ mod tests {
 
     fn at(snapshot: &Snapshot, offset: u64, len: usize) -> Vec<u8> {
         let mut read = vec![0; len];
-        rustix::io::pread(&*snapshot.memory, &mut read, offset).unwrap();
+        rustix::io::pread(&*snapshot.memory(), &mut read, offset).unwrap();
         read
     }
 
@@ -210,9 +214,9 @@ mod tests {
     #[test]
     fn nobody_changes_a_snapshot() {
         let snapshot = saved();
-        assert_eq!(rustix::io::pwrite(&*snapshot.memory, b"evil", 0), Err(Errno::PERM));
-        assert_eq!(rustix::fs::ftruncate(&*snapshot.memory, 0), Err(Errno::PERM));
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&*snapshot.memory));
+        assert_eq!(rustix::io::pwrite(&*snapshot.memory(), b"evil", 0), Err(Errno::PERM));
+        assert_eq!(rustix::fs::ftruncate(&*snapshot.memory(), 0), Err(Errno::PERM));
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&*snapshot.memory()));
         let again = File::options().read(true).write(true).open(path).unwrap();
         assert!((&again).write_all(b"evil").is_err());
     }

@@ -82,10 +82,9 @@ pub(in crate::firecracker) fn put(place: &Place, identity: Identity, file: &Furn
         }
         Source::Own(path) => {
             let source = open(path)?;
-            // One file with two names has one owner.
-            finish(&source, identity, true)?;
             if link(&source, place, &file.name)? {
-                return Ok(());
+                // One file with two names has one owner.
+                return finish(&source, identity, true);
             }
             copy(&source, place, identity, &file.name, true)
         }
