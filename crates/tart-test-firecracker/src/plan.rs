@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) answer: Option<String>,
     /// Bytes that its guest prints.
     pub(crate) prints: usize,
+    /// Lines that its guest makes it log.
+    pub(crate) warnings: usize,
     /// How its guest ends the machine after the start.
     pub(crate) exits: Option<u8>,
 }
@@ -40,6 +42,7 @@ impl Default for Plan {
             closes: 0,
             answer: None,
             prints: 0,
+            warnings: 0,
             exits: None,
         }
     }

@@ -4,6 +4,7 @@ mod api;
 mod exit;
 mod kvm;
 mod machine;
+mod reports;
 mod requests;
 mod version;
 mod vsock;

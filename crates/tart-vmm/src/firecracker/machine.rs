@@ -22,12 +22,13 @@ use super::{
     FirecrackerDriver,
     api::{Api, ApiError},
     exit,
+    reports::{self, Reports},
     requests::{self, Request},
     vsock::Vsock,
 };
 use crate::{
-    AgentStream, DiskSpec, Machine, MachineExit, MachineSpec, Origin, Snapshot, VmmError, process::Launch,
-    run_dir, snapshot::MAX_STATE, spec, supervised::Supervised,
+    AgentStream, DiskSpec, Machine, MachineCounters, MachineExit, MachineSpec, Origin, Snapshot, VmmError,
+    process::Launch, run_dir, snapshot::MAX_STATE, spec, supervised::Supervised,
 };
 
 /// The API's socket in the machine's directory.
@@ -42,6 +43,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks for the socket.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// How long it may take to flush metrics: nobody's job waits for them.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
 /// How long the end of a process may take to be noticed.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
@@ -49,6 +53,7 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 pub(super) struct FirecrackerMachine {
     id: String,
     process: Supervised,
+    reports: Reports,
     vsock: Vsock,
     /// [`MachineSpec::run_dir`].
     dir: OwnedFd,
@@ -83,7 +88,7 @@ pub(super) async fn start(
     let (requests, inherit) = match &spec.origin {
         Origin::Boot | Origin::Template => {
             let requests = requests::before_start(spec, line, device, &driver.tuning, driver.features)?;
-            (requests.into_iter().chain([Request::start()]).collect(), Vec::new())
+            (requests.into_iter().chain([Request::start()]).collect::<Vec<_>>(), Vec::new())
         }
         Origin::Snapshot(snapshot) => {
             let state = snapshot.state().map_err(|e| VmmError::system("open a saved machine", e))?;
@@ -105,6 +110,8 @@ pub(super) async fn start(
         }
         Origin::Snapshot(_) => Vsock::of_restored(second),
     };
+    let reports = Reports::make(&dir).map_err(|e| VmmError::system(what("make pipes"), e))?;
+    let requests: Vec<Request> = reports::requests().into_iter().chain(requests).collect();
     File::create(spec.run_dir.join(requests::EMPTY_DISK))
         .and_then(|disk| disk.set_len(EMPTY))
         .map_err(|e| VmmError::system(what("make an empty disk"), e))?;
@@ -132,7 +139,7 @@ pub(super) async fn start(
         Supervised::new(process, console, stderr, driver.launcher.clone(), exit::kind).map_err(watched)?;
     let template = is_template.then(|| spec.memory_mib() << 20);
     let (id, disks) = (spec.id.clone(), spec.disks.clone());
-    let machine = FirecrackerMachine { id, process, vsock, dir, disks, template };
+    let machine = FirecrackerMachine { id, process, reports, vsock, dir, disks, template };
 
     let limit = scaled(START_LIMIT).min(spec.boot_limit);
     let asked = tokio::select! {
@@ -243,11 +250,22 @@ impl Machine for FirecrackerMachine {
     }
 
     fn console_tail(&self) -> String {
-        let said = self.process.said();
+        let (mut said, log) = (self.process.said(), self.reports.log());
+        if !log.is_empty() {
+            said = if said.is_empty() { log } else { format!("{}\n{log}", said.trim_end()) };
+        }
         match self.process.exit().and_then(|exit| exit::meaning(exit.status)) {
             Some(meaning) if said.is_empty() => meaning.to_owned(),
             Some(meaning) => format!("{}\n{meaning}", said.trim_end()),
             None => said,
         }
+    }
+
+    async fn counters(&self) -> Option<MachineCounters> {
+        // One that has ended has told all that it will.
+        if self.process.exit().is_none() {
+            let _late = timeout(scaled(FLUSH_LIMIT), self.call(&[reports::flush()])).await;
+        }
+        self.reports.counters()
     }
 }
