@@ -1,6 +1,7 @@
 //! A job with everything resolved.
 
 mod image;
+mod inputs;
 mod read;
 mod storage;
 
@@ -52,6 +53,8 @@ pub struct Job {
     pub artifacts: Option<Artifacts>,
     /// Caches.
     pub cache: Vec<Cache>,
+    /// Inputs, as a server sends them.
+    pub inputs: Vec<serde_json::Value>,
     /// Scripts of `hooks`, by hook name.
     pub hooks: IndexMap<String, Vec<String>>,
     /// `when`, `on_success` if not given.

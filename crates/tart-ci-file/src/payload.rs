@@ -53,6 +53,7 @@ impl Job {
                 "protected": false,
             },
             "runner_info": { "timeout": timeout },
+            "inputs": self.inputs,
             "variables": self.wire_variables(context),
             "steps": self.wire_steps(timeout),
             "image": self.image.as_ref().map(|found| image(found).into()).unwrap_or(Value::Null),

@@ -25,7 +25,7 @@ use tart_job::flags::Flag;
 use tart_job::log::{LogOptions, feature_flags_line, running_on_line, running_with_line};
 use tart_job::mask::MaskRules;
 use tart_job::outcome::{Failure, Verdict};
-use tart_job::plan::JobPlan;
+use tart_job::plan::{JobPlan, PlanError};
 use tart_job::stages::Stage;
 use tart_net::Allowed;
 use tart_spec::JobPayload;
@@ -114,7 +114,9 @@ pub async fn run_job(
     observer: &dyn JobObserver,
 ) -> JobReport {
     let start = Instant::now();
-    let plan = JobPlan::new(&run.payload, &run.context);
+    let plan = tart_job::inputs::interpolate(&mut run.payload, &run.context)
+        .map_err(PlanError::from)
+        .and_then(|()| JobPlan::new(&run.payload, &run.context));
     let mut log = JobLog::new(log_options(&run, plan.as_ref().ok()), Box::new(sink));
     write_header(&mut log, &run, plan.as_ref().ok());
     let mut control = Control::new(signal);

@@ -6,6 +6,7 @@ mod jail;
 mod kvm;
 mod machine;
 mod place;
+mod reports;
 mod requests;
 mod setting;
 mod version;

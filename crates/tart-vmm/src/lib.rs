@@ -12,6 +12,7 @@ mod boot;
 mod cmdline;
 mod confine;
 mod console;
+mod counters;
 mod error;
 mod firecracker;
 mod host;
@@ -28,6 +29,7 @@ mod supervised;
 
 pub use accel::{Accel, Acceleration, Choice, Greet, PROBE_LIMIT, Probe, choose};
 pub use boot::await_boot;
+pub use counters::{DeviceCounters, MachineCounters};
 pub use error::VmmError;
 pub use firecracker::{
     Bucket, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning, HugePages, Version, installed_jailer,

@@ -13,7 +13,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::{MachineSpec, Snapshot, VmmError};
+use crate::{MachineCounters, MachineSpec, Snapshot, VmmError};
 
 /// Starts machines.
 #[async_trait]
@@ -96,6 +96,11 @@ pub trait Machine: fmt::Debug + Send + Sync {
 
     /// The last 64 KiB of the console, and what the monitor itself said, without control characters.
     fn console_tail(&self) -> String;
+
+    /// What the monitor has counted so far. Nothing where it does not count, or does not say so in time.
+    async fn counters(&self) -> Option<MachineCounters> {
+        None
+    }
 }
 
 /// How a machine ended.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-use super::{Instance, Job, Need, Retry, cache_list, image, services, storage};
+use super::{Instance, Job, Need, Retry, cache_list, image, inputs, services, storage};
 use crate::{
     duration,
     error::{Error, Result, nearest},
@@ -21,6 +21,7 @@ const TYPED: &[&str] = &[
     "dependencies",
     "hooks",
     "image",
+    "inputs",
     "needs",
     "parallel",
     "retry",
@@ -43,7 +44,6 @@ const RAW: &[&str] = &[
     "id_tokens",
     "identity",
     "inherit",
-    "inputs",
     "interruptible",
     "manual_confirmation",
     "only",
@@ -217,6 +217,7 @@ pub(crate) fn job(name: &str, node: &Node, inherited: &IndexMap<String, Variable
         dependencies: get("dependencies").map(|node| reader.only_list(node, "dependencies")).transpose()?,
         artifacts: get("artifacts").map(|node| storage::artifacts(reader, node)).transpose()?,
         cache: get("cache").map_or(Ok(Vec::new()), |node| cache_list(reader, node))?,
+        inputs: get("inputs").map_or(Ok(Vec::new()), |node| inputs::inputs(reader, node))?,
         hooks: get("hooks").map_or(Ok(IndexMap::new()), |node| hooks(reader, node))?,
         when: get("when").map_or(Ok("on_success".into()), |node| {
             reader.one_of(node, "when", &["on_success", "on_failure", "always", "manual", "delayed", "never"])

@@ -97,3 +97,10 @@ fn includes_that_do_not_work_are_explained() {
     ]);
     insta::assert_snapshot!(nested.unwrap_err(), @"b.yml:3: `a.yml` includes itself: .gitlab-ci.yml -> a.yml -> b.yml -> a.yml");
 }
+
+#[test]
+fn inputs_of_jobs_need_a_default_of_their_type() {
+    insta::assert_snapshot!(error("a:\n  script: x\n  inputs:\n    n: {}\n"), @".gitlab-ci.yml:4: job `a`: `inputs:n` has no `default`; inputs of jobs need one");
+    insta::assert_snapshot!(error("a:\n  script: x\n  inputs:\n    n: { default: 3 }\n"), @".gitlab-ci.yml:4: job `a`: `inputs:n:default` must be of the type string, not a number");
+    insta::assert_snapshot!(error("a:\n  script: x\n  inputs:\n    n: { default: 3, tpye: number }\n"), @".gitlab-ci.yml:4: job `a`: unknown key of `inputs:n` `tpye`; did you mean `type`?");
+}

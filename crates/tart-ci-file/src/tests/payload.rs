@@ -43,6 +43,7 @@ test:
   timeout: 10 minutes
   environment: { name: staging }
   hooks: { pre_get_sources_script: [h] }
+  inputs: { level: { type: number, default: 3, description: How much, options: [3, 4] }, to: { default: x } }
   cache:
     - { key: { files: [Cargo.lock, none.lock], prefix: cargo }, paths: [target], fallback_keys: [cargo] }
     - { key: { files: [none.lock] }, paths: [x], unprotect: true, policy: pull }
@@ -166,6 +167,24 @@ fn a_job_becomes_what_a_server_sends() {
           "if-not-present"
         ]
       },
+      "inputs": [
+        {
+          "key": "level",
+          "value": {
+            "content": 3,
+            "sensitive": false,
+            "type": "number"
+          }
+        },
+        {
+          "key": "to",
+          "value": {
+            "content": "x",
+            "sensitive": false,
+            "type": "string"
+          }
+        }
+      ],
       "job_info": {
         "id": 1,
         "name": "test",

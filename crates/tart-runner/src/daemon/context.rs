@@ -47,6 +47,7 @@ fn features() -> Features {
         cancel_gracefully: true,
         two_phase_job_commit: true,
         vault_secrets: true,
+        job_inputs: true,
         ..Features::default()
     }
 }

@@ -18,12 +18,13 @@ use super::{
     api::{Api, ApiError},
     exit,
     place::Place,
+    reports::{self, Reports},
     requests::{self, Request},
     setting::{Jail, Setting},
     vsock::Vsock,
 };
 use crate::{
-    AgentStream, DiskSpec, Machine, MachineExit, MachineSpec, Origin, Snapshot, VmmError,
+    AgentStream, DiskSpec, Machine, MachineCounters, MachineExit, MachineSpec, Origin, Snapshot, VmmError,
     process::{Launch, Namespace},
     run_dir, spec,
     supervised::Supervised,
@@ -38,6 +39,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks for the socket.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// How long it may take to flush metrics: nobody's job waits for them.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
 /// How long the end of a process may take to be noticed.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
@@ -45,6 +49,7 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 pub(super) struct FirecrackerMachine {
     id: String,
     process: Supervised,
+    reports: Reports,
     vsock: Vsock,
     place: Place,
     api_socket: &'static str,
@@ -82,7 +87,7 @@ pub(super) async fn start(
     let requests = match &setting.saved {
         None => {
             let requests = requests::before_start(inside, line, device, &driver.tuning, driver.features)?;
-            requests.into_iter().chain([Request::start()]).collect()
+            requests.into_iter().chain([Request::start()]).collect::<Vec<_>>()
         }
         Some([memory, state]) => requests::restore(inside, device, memory, state, driver.features)?,
     };
@@ -93,6 +98,8 @@ pub(super) async fn start(
             .map_err(|e| VmmError::system(what("make the socket"), e))?,
         Origin::Snapshot(_) => Vsock::of_restored(second),
     };
+    let reports = Reports::make(place.dir()).map_err(|e| VmmError::system(what("make pipes"), e))?;
+    let requests: Vec<Request> = reports::requests().into_iter().chain(requests).collect();
     let (console, console_far) =
         StdUnixStream::pair().map_err(|e| VmmError::system(what("make a socket pair"), e))?;
     let program = setting.program.display().to_string();
@@ -121,7 +128,8 @@ pub(super) async fn start(
     let process = Supervised::new(process, console, stderr, exit::kind).map_err(watched)?;
     let template = is_template.then(|| spec.memory_mib() << 20);
     let (id, disks) = (spec.id.clone(), spec.disks.clone());
-    let machine = FirecrackerMachine { id, process, vsock, place, api_socket, disks, template, jail };
+    let machine =
+        FirecrackerMachine { id, process, reports, vsock, place, api_socket, disks, template, jail };
 
     let limit = scaled(START_LIMIT).min(spec.boot_limit);
     let asked = tokio::select! {
@@ -242,11 +250,22 @@ impl Machine for FirecrackerMachine {
     }
 
     fn console_tail(&self) -> String {
-        let said = self.process.said();
+        let (mut said, log) = (self.process.said(), self.reports.log());
+        if !log.is_empty() {
+            said = if said.is_empty() { log } else { format!("{}\n{log}", said.trim_end()) };
+        }
         match self.process.exit().and_then(|exit| exit::meaning(exit.status)) {
             Some(meaning) if said.is_empty() => meaning.to_owned(),
             Some(meaning) => format!("{}\n{meaning}", said.trim_end()),
             None => said,
         }
+    }
+
+    async fn counters(&self) -> Option<MachineCounters> {
+        // One that has ended has told all that it will.
+        if self.process.exit().is_none() {
+            let _late = timeout(scaled(FLUSH_LIMIT), self.call(&[reports::flush()])).await;
+        }
+        self.reports.counters()
     }
 }
