@@ -1,8 +1,11 @@
 //! `tart exec`
 
+mod event;
 mod job;
+mod list;
 mod log;
 mod repository;
+mod tree;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,8 +27,10 @@ use crate::progress::Steps;
 use crate::signals::{Ends, end_programs};
 use crate::values::{assignment, duration, size};
 use crate::{output, product};
+use event::{Event, EventArgs};
 use log::Uncoloured;
 use repository::Repository;
+use tree::Tree;
 
 /// Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
 ///
@@ -62,9 +67,11 @@ pub(crate) struct ExecArgs {
     /// The most that the job may store
     #[arg(long, value_name = "SIZE", default_value = "20g", value_parser = size)]
     disk: ByteSize,
-    /// List the jobs of the file instead
+    /// List the jobs of the pipeline instead, and why they are in it
     #[arg(long, conflicts_with = "job")]
     list: bool,
+    #[command(flatten)]
+    event: EventArgs,
 }
 
 pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
@@ -73,21 +80,28 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
     let variables = parsed.map_err(|why| anyhow::anyhow!("--variable: {why}"))?;
     let repository = Repository::find(&args.cwd)?;
     let file = repository.ci_file(args.file.as_deref())?;
-    let pipeline = Pipeline::load(&tart_ci_file::Repository::new(repository.root())?, &file)?;
+    let mut ends = Ends::listen()?;
+    let snapshot = tokio::select! {
+        snapshot = Snapshot::take(repository.root()) => snapshot?,
+        signal = ends.next() => return Err(interrupted(signal)),
+    };
+    let event = Event::find(&args.event, &repository, snapshot.ref_name())?;
+    let context = job::context_of(&file, &repository, &snapshot, &event, (args.timeout, variables));
+    let tree = Tree::new(&repository, event.base.clone());
+    let files = tart_ci_file::Repository::new(repository.root())?;
+    let pipeline = Pipeline::load_for(&files, &file, &context, &tree)?;
     for warning in &pipeline.warnings {
         tracing::warn!("{warning}");
     }
-    let Some(name) = &args.job else { return list(&pipeline) };
-    let job = pipeline.job(name)?;
+    let Some(name) = &args.job else { return list::show(&pipeline.plan(&context, &tree)?, &event) };
+    let (job, left_out) = pipeline.select(name, &context, &tree)?;
+    if let Some(why) = left_out {
+        tracing::warn!("`{name}` would not run for a {}: {why}", event.describe());
+    }
 
-    let mut ends = Ends::listen()?;
-    let prepared = async {
-        let snapshot = Snapshot::take(repository.root()).await?;
-        let payload = job::payload(job, &file, &repository, &snapshot, (args.timeout, variables))?;
-        anyhow::Ok((prepare(&args).await?, snapshot, payload))
-    };
-    let (setup, snapshot, payload) = tokio::select! {
-        prepared = prepared => prepared?,
+    let payload = job::payload(&job, &repository, context)?;
+    let setup = tokio::select! {
+        prepared = prepare(&args) => prepared?,
         signal = ends.next() => {
             end_programs().await;
             return Err(interrupted(signal));
@@ -109,16 +123,6 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
     };
     let report = supervise(&setup, run, &mut ends).await?;
     finish(&report)
-}
-
-fn list(pipeline: &Pipeline) -> anyhow::Result<ExitCode> {
-    let rows: Vec<[String; 3]> = pipeline
-        .jobs
-        .values()
-        .map(|job| [job.stage.clone(), job.name.clone(), job.not_runnable.unwrap_or_default().to_owned()])
-        .collect();
-    output::to_stdout(&output::table(["STAGE", "JOB", ""], &rows))?;
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn prepare(args: &ExecArgs) -> anyhow::Result<HostSetup> {

@@ -130,8 +130,17 @@ async fn exec_explains_its_flags() {
           --vcpus <COUNT>         Virtual processors of the machine [default: 2]
           --memory <SIZE>         Memory of the machine [default: 1g]
           --disk <SIZE>           The most that the job may store [default: 20g]
-          --list                  List the jobs of the file instead
+          --list                  List the jobs of the pipeline instead, and why they are in it
       -h, --help                  Print help
+
+    Pipeline:
+          --ref <REF>               The branch or tag that the working tree is taken to be pushed to,
+                                    instead of the current branch; it need not exist. `tags/NAME` is a
+                                    tag in any case
+          --source <SOURCE>         What the pipeline is taken to be made for, as in CI_PIPELINE_SOURCE:
+                                    push, merge_request_event (or mr), schedule, web, api, trigger, ...
+          --target-branch <BRANCH>  The branch that the merge request is for; the default branch without
+                                    it
 
     Global options:
           --debug[=<BOOL>]       Log everything [env: RUNNER_DEBUG]
@@ -202,12 +211,76 @@ async fn an_unknown_job_is_answered_with_the_one_that_was_meant() {
       check
       test
     ");
-    let list = home.run(&["exec", "--list", "--cwd", repository]).await.succeeded();
-    insta::assert_snapshot!(list, @r"
-    STAGE  JOB
-    check  check
-    test   test
+}
+
+const PIPELINE: &str = "
+workflow: { name: 'Pipeline of $CI_COMMIT_REF_NAME' }
+stages: [build, test, deploy]
+compile: { stage: build, script: make }
+unit: { stage: test, script: make check, needs: [compile], parallel: 2 }
+docs: { stage: test, script: make docs, rules: [{ changes: ['docs/**/*'] }] }
+lint: { stage: test, script: lint, needs: [] }
+release: { stage: deploy, script: release, rules: [{ if: $CI_COMMIT_TAG }] }
+review: { stage: deploy, script: deploy, only: [merge_requests] }
+deploy: { stage: deploy, script: deploy, when: manual, except: [tags] }
+";
+
+/// A repository of two commits, of which the second changes `docs`.
+fn repository(home: &Home) -> String {
+    let directory = home.path("repository");
+    std::fs::create_dir(&directory).expect("it is new");
+    std::fs::write(directory.join(".gitlab-ci.yml"), PIPELINE).expect("it is writable");
+    let script = "git init -q -b main . && git config user.name a && git config user.email a@b && git add . && \
+                  git commit -q -m one && mkdir docs && echo > docs/a && git add . && git commit -q -m two";
+    let made = std::process::Command::new("sh").args(["-c", script]).current_dir(&directory).status();
+    assert!(made.expect("sh runs").success());
+    directory.display().to_string()
+}
+
+#[tokio::test]
+async fn jobs_are_listed_with_what_is_for_and_against_them() {
+    let home = Home::new();
+    let repository = repository(&home);
+    let list = async |more: &[&str]| {
+        let arguments = [&["exec", "--list", "--cwd", &repository], more].concat();
+        home.run(&arguments).await.succeeded()
+    };
+    insta::assert_snapshot!(list(&[]).await, @"
+    Pipeline of main: push to branch `main`
+
+    STAGE   JOB       WHEN        NEEDS           WHY
+    build   compile   on_success  nothing         no condition
+    test    unit 1/2  on_success  compile         no condition
+    test    unit 2/2  on_success  compile         no condition
+    test    docs      on_success  earlier stages  the rule at .gitlab-ci.yml:6 (`changes`)
+    test    lint      on_success  nothing         no condition
+    deploy  deploy    manual      earlier stages  not left out by `except` at .gitlab-ci.yml:10
+
+    NOT RUN  WHY
+    release  no rule holds
+    review   `only` at .gitlab-ci.yml:9 does not take pushes to the branch `main`
     ");
+    insta::assert_snapshot!(list(&["--source", "mr", "--ref", "topic"]).await, @"
+    Pipeline of topic: merge request of `topic` to `main`
+
+    STAGE   JOB     WHEN        NEEDS    WHY
+    deploy  review  on_success  nothing  `only` at .gitlab-ci.yml:9
+
+    NOT RUN   WHY
+    compile   without `rules` or `only`, it runs for branches and tags, not for merge requests
+    unit 1/2  without `rules` or `only`, it runs for branches and tags, not for merge requests
+    unit 2/2  without `rules` or `only`, it runs for branches and tags, not for merge requests
+    docs      no rule holds
+    lint      without `rules` or `only`, it runs for branches and tags, not for merge requests
+    release   no rule holds
+    deploy    without `rules` or `only`, it runs for branches and tags, not for merge requests
+    ");
+    let tag = list(&["--ref", "tags/v1"]).await;
+    assert!(tag.contains("deploy  release   on_success"), "{tag}");
+    let said = home.run(&["exec", "--list", "--cwd", &repository, "--source", "pull"]).await.failed(1);
+    assert!(said.contains("expected one of push, merge_request_event, schedule"), "{said}");
+    let wrong = ["exec", "--list", "--cwd", &repository, "--source", "mr", "--ref", "tags/v1"];
+    insta::assert_snapshot!(home.run(&wrong).await.failed(1), @"error: a merge request is from a branch, and `v1` is a tag");
 }
 
 #[tokio::test]
