@@ -3,11 +3,12 @@
 //! [`Pipeline::load`] reads the file and its `include:local` files through [`Files`], which keeps to the repository,
 //! resolves `extends`, `!reference`, `default` and `parallel` as GitLab does, and gives typed jobs. A job becomes what
 //! a server would send by [`Job::to_wire`]. [`Pipeline::plan`] evaluates `rules`, `only`, `except` and `workflow` for an
-//! event, and [`Schedule`] says in what order the jobs of a plan run. Input is bounded: file size, nesting, and what aliases and the like may
-//! copy.
+//! event, and [`Schedule`] says in what order the jobs of a plan run. Input is bounded: file size, nesting, and what
+//! aliases and the like may copy.
 
 mod conditions;
 mod context;
+mod dotenv;
 mod duration;
 mod error;
 mod expand;
@@ -34,13 +35,14 @@ mod yaml;
 
 pub use conditions::WorkTree;
 pub use context::{Commit, Dependency, ExecContext, MergeRequest, Project, Source, Sources, User};
+pub use dotenv::{MAX_DOTENV_BYTES, dotenv};
 pub use error::{Error, Location, Result};
 pub use files::{Files, Repository};
 pub use job::{
     AllowFailure, Artifacts, Cache, CacheKey, Image, Instance, Job, Need, Report, Retry, Service, When,
 };
 pub use pipeline::Pipeline;
-pub use plan::{Plan, PlannedJob};
+pub use plan::{Plan, PlannedJob, Selection};
 pub use schedule::{Ending, PipelineStatus, Schedule, State, Task};
 pub use variables::Variable;
 

@@ -61,6 +61,17 @@ impl Plan {
     }
 }
 
+/// A job that is to run alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selection {
+    /// The job with what its rules say.
+    pub job: Job,
+    /// Why it is not in the pipeline, if it is not.
+    pub left_out: Option<String>,
+    /// The jobs of the pipeline whose artifacts it fetches.
+    pub artifacts_of: Vec<Job>,
+}
+
 /// Whether a job is in the pipeline, and why or why not.
 type Verdict = std::result::Result<String, String>;
 
@@ -89,14 +100,13 @@ impl Pipeline {
                 Err(why) => left_out.push((job.name, why)),
             }
         }
-        let stage = |job: &Job| self.stages.iter().position(|stage| *stage == job.stage).unwrap_or_default();
-        chosen.sort_by_key(|(job, _)| stage(job));
+        chosen.sort_by_key(|(job, _)| self.stage(job));
         let outer = |job: &Job| job.stage == ".pre" || job.stage == ".post";
         if refused.is_none() && chosen.iter().all(|(job, _)| outer(job)) {
             refused = Some("no job is for it".to_owned());
         }
         let (jobs, reasons): (Vec<Job>, Vec<String>) = chosen.into_iter().unzip();
-        let stages: Vec<usize> = jobs.iter().map(stage).collect();
+        let stages: Vec<usize> = jobs.iter().map(|job| self.stage(job)).collect();
         let order = Order { jobs: &jobs, stages: &stages, left_out: &left_out };
         let needs: Vec<_> = (0..jobs.len()).map(|at| order.needs(at)).collect::<Result<_>>()?;
         order.check_circles(&needs)?;
@@ -113,24 +123,34 @@ impl Pipeline {
         Ok(Plan { name, refused, jobs, left_out, notes })
     }
 
-    /// One job with what its rules say, and why it is not in the pipeline, if it is not.
+    /// One job, and what it gets of others.
     ///
     /// # Errors
     ///
-    /// There is no such job, or files cannot be compared with what a rule names.
-    pub fn select(
-        &self,
-        name: &str,
-        context: &ExecContext,
-        tree: &dyn WorkTree,
-    ) -> Result<(Job, Option<String>)> {
+    /// There is no such job, or files cannot be compared with what a rule of it names.
+    pub fn select(&self, name: &str, context: &ExecContext, tree: &dyn WorkTree) -> Result<Selection> {
         let conditions = Conditions::of_pipeline(context, tree, self.variables.iter());
         let (refused, rule) = match self.workflow.decide(&conditions)? {
             Outcome::Runs(rule) => (None, rule),
             Outcome::Refused(why) => (Some(why), None),
         };
         let (job, verdict) = select(self.job(name)?, context, tree, rule)?;
-        Ok((job, refused.or(verdict.err())))
+        // Others only matter for what they left, and so may have mistakes.
+        let others = self.jobs.values().filter(|other| other.name != job.name);
+        let chosen = others.filter_map(|other| match select(other, context, tree, rule) {
+            Ok((other, Ok(_))) => Some(other),
+            Ok((_, Err(_))) | Err(_) => None,
+        });
+        let jobs: Vec<Job> = std::iter::once(job.clone()).chain(chosen).collect();
+        let stages: Vec<usize> = jobs.iter().map(|job| self.stage(job)).collect();
+        let order = Order { jobs: &jobs, stages: &stages, left_out: &[] };
+        let artifacts_of = order.artifacts_of(0).into_iter().filter_map(|at| jobs.get(at).cloned()).collect();
+        Ok(Selection { job, left_out: refused.or(verdict.err()), artifacts_of })
+    }
+
+    /// The place of a job's stage.
+    fn stage(&self, job: &Job) -> usize {
+        self.stages.iter().position(|stage| *stage == job.stage).unwrap_or_default()
     }
 }
 

@@ -17,7 +17,6 @@ mod transfer;
 use std::fmt;
 use std::sync::Arc;
 
-use tart_gitlab::JobHandle;
 use tart_job::Level;
 use tart_job::context::RunnerContext;
 use tart_job::flags::Flag;
@@ -34,7 +33,7 @@ use tokio::time::Instant;
 pub use log::JobLogSink;
 pub use report::{JobReport, JobUsage, Timings};
 
-use crate::{CacheScope, HostSetup};
+use crate::{ArtifactPlace, CacheScope, HostSetup};
 use control::Control;
 use job::Job;
 use log::JobLog;
@@ -54,8 +53,8 @@ pub struct JobRun {
     pub allowed: Vec<Allowed>,
     /// The image to use whatever the job and the configuration say: a name or a path of the host.
     pub image: Option<String>,
-    /// The job on its server: where its artifacts go, and where those of other jobs come from.
-    pub artifacts: Option<JobHandle>,
+    /// Where its artifacts go, and where those of other jobs come from; without it, it has none.
+    pub artifacts: Option<ArtifactPlace>,
     /// Whose its caches are; without it, it has none.
     pub cache: Option<CacheScope>,
     /// A log for a terminal: neither timestamps nor section markers.

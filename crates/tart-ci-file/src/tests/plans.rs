@@ -286,11 +286,36 @@ a: { script: x, rules: [{ if: $GIVEN, variables: { A: '1' } }] }
 b: { script: x, rules: [{ if: $NONE }] }
 ";
     let found = pipeline(text);
-    let (job, why) = found.select("a", &branch("main"), &Tree::new()).unwrap();
-    assert_eq!((job.variables["A"].value.as_str(), why), ("1", None));
-    let (_, why) = found.select("b", &branch("main"), &Tree::new()).unwrap();
-    assert_eq!(why.as_deref(), Some("no rule holds"));
+    let alone = found.select("a", &branch("main"), &Tree::new()).unwrap();
+    assert_eq!((alone.job.variables["A"].value.as_str(), alone.left_out), ("1", None));
+    let alone = found.select("b", &branch("main"), &Tree::new()).unwrap();
+    assert_eq!(alone.left_out.as_deref(), Some("no rule holds"));
     assert!(found.select("c", &branch("main"), &Tree::new()).is_err());
+}
+
+#[test]
+fn one_job_alone_gets_artifacts_of_those_that_are_in_the_pipeline() {
+    let text = "
+stages: [one, two]
+a: { stage: one, script: x }
+b: { stage: one, script: x, only: [tags] }
+broken: { stage: one, script: x, rules: [{ changes: { paths: [x], compare_to: nowhere } }] }
+c: { stage: two, script: x }
+d: { stage: two, script: x, needs: [b, { job: c, artifacts: false }] }
+e: { stage: two, script: x, only: [tags] }
+";
+    let found = pipeline(text);
+    let names = |job: &str, context: &ExecContext| -> Vec<String> {
+        let selection = found.select(job, context, &Tree::new()).unwrap();
+        selection.artifacts_of.into_iter().map(|job| job.name).collect()
+    };
+    assert_eq!(names("c", &branch("main")), ["a"]);
+    assert_eq!(names("d", &branch("main")), [""; 0]);
+    assert_eq!(names("e", &branch("main")), ["a"], "also if it is not in the pipeline itself");
+    let mut tag = branch("v1");
+    tag.commit.is_tag = true;
+    assert_eq!(names("c", &tag), ["a", "b"]);
+    assert_eq!(names("d", &tag), ["b"]);
 }
 
 #[test]

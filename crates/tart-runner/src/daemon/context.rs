@@ -14,7 +14,7 @@ use url::Url;
 use super::DaemonOptions;
 use super::entry::Entry;
 use super::slots::Slot;
-use crate::{CacheScope, JobRun};
+use crate::{ArtifactPlace, CacheScope, JobRun};
 
 /// What this version can do. A server fails jobs that need what is missing here, so this is kept truthful: features
 /// come with the code that has them.
@@ -108,7 +108,7 @@ pub(super) async fn job_run(
         runner: Arc::clone(runner),
         system_id: options.system_id.as_str().to_owned(),
         image: None,
-        artifacts: Some(handle.clone()),
+        artifacts: Some(ArtifactPlace::Server(handle.clone())),
         cache: Some(CacheScope::project(
             &runner.url,
             &entry.token.short(),

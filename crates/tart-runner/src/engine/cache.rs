@@ -14,17 +14,13 @@ use tart_job::stages::{Stage, is_cache, is_due};
 use tart_proto::message::ExitStatus;
 use tart_spec::Cache;
 use tokio::io::AsyncWriteExt;
-use tokio_util::io::ReaderStream;
 
 use super::control::Scope;
 use super::job::Job;
 use super::script::Broken;
 use super::transfer::{self, NOTHING, Unpacked};
-use crate::{CacheScope, CacheStore};
+use crate::cache::{CacheScope, CacheStore, blocking, pieces};
 use keys::{Policy, candidates, key};
-
-/// Bytes of an archive that are read at once.
-const PIECE: usize = 64 * 1024;
 
 const NOT_EXTRACTED: &str = "Failed to extract cache";
 const NOT_CREATED: &str = "Failed to create cache";
@@ -103,8 +99,7 @@ impl Job<'_> {
         self.log.line(Level::Info, &format!("Checking cache for {key}..."));
         let Some((store, whose)) = self.store() else { return Ok(false) };
         let name = key.to_owned();
-        let found = tokio::task::spawn_blocking(move || store.find(&whose, &name)).await;
-        let file = match found.map_err(io::Error::other).flatten() {
+        let file = match blocking(move || store.find(&whose, &name)).await {
             Ok(Some(file)) => file,
             Ok(None) => {
                 self.log.line(Level::Warning, "file does not exist");
@@ -115,10 +110,10 @@ impl Job<'_> {
                 return Ok(false);
             }
         };
-        let pieces = ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE);
         let Some(guest) = self.guest.take() else { return Ok(false) };
         let directory = self.plan.dirs.build_dir.clone();
-        let unpacked = self.unpack(guest.agent(), &Stage::RestoreCache, &directory, pieces, scope).await;
+        let unpacked =
+            self.unpack(guest.agent(), &Stage::RestoreCache, &directory, pieces(file), scope).await;
         let result = match unpacked {
             Ok(Unpacked::Done) => {
                 self.log.line(Level::Info, "Successfully extracted cache");
@@ -158,24 +153,21 @@ impl Job<'_> {
             most => most.min(store.quota()),
         };
         let name = key.to_owned();
-        let created = tokio::task::spawn_blocking(move || {
+        let created = blocking(move || {
             let archive = store.create(&whose, &name)?;
             Ok((archive.writer()?, archive))
         });
-        let (writer, archive) = match created.await.map_err(io::Error::other).flatten() {
+        let (writer, archive) = match created.await {
             Ok(created) => created,
             Err(error) => return Ok(self.not_kept(&error)),
         };
         let Some(guest) = self.guest.take() else { return Ok(false) };
         let packed = self.pack(guest.agent(), stage, &request, writer, most, scope).await;
         let result = match packed {
-            Ok(Packed::Done) => {
-                let kept = tokio::task::spawn_blocking(move || archive.keep()).await;
-                match kept.map_err(io::Error::other).flatten() {
-                    Ok(()) => Ok(true),
-                    Err(error) => Ok(self.not_kept(&error)),
-                }
-            }
+            Ok(Packed::Done) => match blocking(move || archive.keep()).await {
+                Ok(()) => Ok(true),
+                Err(error) => Ok(self.not_kept(&error)),
+            },
             // As the official runner, which says so and is content.
             Ok(Packed::Nothing) => Ok(true),
             Ok(Packed::Helper) => Ok(false),

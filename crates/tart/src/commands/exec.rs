@@ -1,6 +1,7 @@
 //! `tart exec`
 
 mod event;
+mod inheritance;
 mod job;
 mod list;
 mod log;
@@ -17,7 +18,9 @@ use clap::Args;
 use tart_ci_file::Pipeline;
 use tart_config::{ByteSize, MicroVm, Runner};
 use tart_runner::local::{Snapshot, TerminalSink};
-use tart_runner::{CacheScope, HostSetup, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job};
+use tart_runner::{
+    HostSetup, JobReport, JobRun, JobSignal, LocalArtifacts, NoObserver, PrepareOptions, run_job,
+};
 use tart_spec::FailureReason;
 use tokio::sync::watch;
 
@@ -28,6 +31,7 @@ use crate::signals::{Ends, end_programs};
 use crate::values::{assignment, duration, size};
 use crate::{output, product};
 use event::{Event, EventArgs};
+use job::Workshop;
 use log::Uncoloured;
 use repository::Repository;
 use tree::Tree;
@@ -94,14 +98,34 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
         tracing::warn!("{warning}");
     }
     let Some(name) = &args.job else { return list::show(&pipeline.plan(&context, &tree)?, &event) };
-    let (job, left_out) = pipeline.select(name, &context, &tree)?;
-    if let Some(why) = left_out {
+    let selection = pipeline.select(name, &context, &tree)?;
+    if let Some(why) = &selection.left_out {
         tracing::warn!("`{name}` would not run for a {}: {why}", event.describe());
     }
 
-    let payload = job::payload(&job, &repository, context)?;
+    let config = config(&args);
+    let artifacts = LocalArtifacts::open(&config, repository.root())
+        .context("there is no place for artifacts of jobs")
+        .exit(Exit::Host)?;
+    let workshop = Workshop {
+        repository: &repository,
+        snapshot: &snapshot,
+        context: &context,
+        artifacts,
+        runner: Arc::new(local_runner()),
+        image: args.image.clone(),
+    };
+    let (run, inheritance) = workshop.job(&selection.job, 1, &selection.artifacts_of)?;
+    for job in &inheritance.missing {
+        tracing::warn!(
+            "`{name}` gets no artifacts of `{job}`, which has left none here; run `tart exec` for it first"
+        );
+    }
+    for problem in &inheritance.problems {
+        tracing::warn!("{problem}");
+    }
     let setup = tokio::select! {
-        prepared = prepare(&args) => prepared?,
+        prepared = prepare(&config) => prepared?,
         signal = ends.next() => {
             end_programs().await;
             return Err(interrupted(signal));
@@ -110,26 +134,19 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
     for line in setup.describe() {
         tracing::info!("{line}");
     }
-    let run = JobRun {
-        payload,
-        context: job::context(),
-        runner: Arc::new(local_runner()),
-        system_id: "exec".to_owned(),
-        allowed: vec![snapshot.allowed()?],
-        image: args.image.clone(),
-        artifacts: None,
-        cache: Some(CacheScope::directory(repository.root())),
-        plain_log: true,
-    };
+    workshop.clear(&selection.job)?;
     let report = supervise(&setup, run, &mut ends).await?;
     finish(&report)
 }
 
-async fn prepare(args: &ExecArgs) -> anyhow::Result<HostSetup> {
-    let config = MicroVm { vcpus: args.vcpus, memory: args.memory, disk: args.disk, ..MicroVm::default() };
+fn config(args: &ExecArgs) -> MicroVm {
+    MicroVm { vcpus: args.vcpus, memory: args.memory, disk: args.disk, ..MicroVm::default() }
+}
+
+async fn prepare(config: &MicroVm) -> anyhow::Result<HostSetup> {
     let steps = Steps::show();
     let options = PrepareOptions { progress: steps.clone(), agent: product::agent(), pool: false };
-    let prepared = HostSetup::prepare(&config, options).await;
+    let prepared = HostSetup::prepare(config, options).await;
     steps.finish();
     prepared
         .context("this host cannot run the job")

@@ -27,9 +27,9 @@ fn shell(directory: &Path, script: &str) -> Output {
 }
 
 /// A repository with a change that was not committed.
-fn make_repository(directory: &Path) {
+fn make_repository(directory: &Path, ci_file: &str) {
     std::fs::create_dir(directory).expect("the directory is new");
-    std::fs::write(directory.join(".gitlab-ci.yml"), CI_FILE).expect("it is writable");
+    std::fs::write(directory.join(".gitlab-ci.yml"), ci_file).expect("it is writable");
     std::fs::write(directory.join("common.yml"), ".shared: { after_script: [echo after] }\n")
         .expect("it is writable");
     std::fs::write(directory.join("file.txt"), "committed\n").expect("it is writable");
@@ -43,7 +43,7 @@ fn make_repository(directory: &Path) {
 async fn a_job_of_a_local_file_runs_with_the_working_tree_as_it_is() {
     let scene = Scene::start(&Config::default()).await;
     let repository = scene.path("repository");
-    make_repository(&repository);
+    make_repository(&repository, CI_FILE);
     let before =
         shell(&repository, "git status --porcelain && git rev-parse HEAD && git count-objects").stdout;
     let mut greet = scene.tart(["exec", "greet", "--variable", "NAME=world"]);
@@ -60,6 +60,41 @@ async fn a_job_of_a_local_file_runs_with_the_working_tree_as_it_is() {
     let after =
         shell(&repository, "git status --porcelain && git rev-parse HEAD && git count-objects").stdout;
     assert_eq!(before, after, "the repository was changed");
+    scene.finish();
+}
+
+const CHAIN: &str = r#"
+stages: [build, test]
+build:
+  stage: build
+  variables: { GIT_STRATEGY: none }
+  script: ["mkdir out; echo of build > out/file", "echo VERSION=1.2 > build.env"]
+  artifacts: { paths: [out/], reports: { dotenv: build.env } }
+test:
+  stage: test
+  variables: { GIT_STRATEGY: none }
+  script: ["cat out/file; echo version $VERSION"]
+"#;
+
+#[tokio::test]
+async fn a_job_gets_what_earlier_ones_left_here() {
+    let scene = Scene::start(&Config::default()).await;
+    let repository = scene.path("repository");
+    make_repository(&repository, CHAIN);
+    let exec = |job: &str| {
+        let mut command = scene.tart(["exec", job]);
+        command.current_dir(&repository);
+        Process::start(command)
+    };
+    let mut early = exec("test");
+    assert!(!early.wait(JOB).await.success(), "{}", early.output());
+    assert!(early.output().contains("`test` gets no artifacts of `build`"), "{}", early.output());
+    let log = exec("build").succeed(JOB).await;
+    assert!(log.contains("Uploading artifacts as \"archive\" to this host... ok"), "{log}");
+    let log = exec("test").succeed(JOB).await;
+    for expected in ["Downloading artifacts from this host... ok", "of build", "version 1.2"] {
+        assert!(log.contains(expected), "no {expected:?} in {log}");
+    }
     scene.finish();
 }
 
@@ -80,7 +115,7 @@ async fn an_ordinary_user_runs_jobs_too() {
     let home = scene.path("users-home");
     shell(scene.directory(), &format!("useradd --no-create-home --home-dir {} {}", home.display(), user.0));
     std::fs::create_dir(&home).expect("the directory is new");
-    make_repository(&home.join("repository"));
+    make_repository(&home.join("repository"), CI_FILE);
     // Build directories are often out of reach of other users.
     std::fs::copy(program(), home.join("tart")).expect("the program can be copied");
     shell(scene.directory(), &format!("chown -R {0}: users-home tmp && chmod 755 .", user.0));
