@@ -1,12 +1,16 @@
 //! `tart exec`
 
+mod all;
 mod event;
 mod inheritance;
 mod job;
+mod lines;
 mod list;
 mod log;
 mod repository;
+mod summary;
 mod tree;
+mod view;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use tart_ci_file::Pipeline;
+use tart_ci_file::{ExecContext, Pipeline, Plan};
 use tart_config::{ByteSize, MicroVm, Runner};
 use tart_runner::local::{Snapshot, TerminalSink};
 use tart_runner::{
@@ -30,22 +34,23 @@ use crate::progress::Steps;
 use crate::signals::{Ends, end_programs};
 use crate::values::{assignment, duration, size};
 use crate::{output, product};
+use all::AllArgs;
 use event::{Event, EventArgs};
 use job::Workshop;
 use log::Uncoloured;
 use repository::Repository;
 use tree::Tree;
 
-/// Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
+/// Run jobs of a local .gitlab-ci.yml in microVMs, without GitLab
 ///
-/// The job gets the working tree as it is, with changes that are not committed; files that git ignores are left out.
-/// The repository itself is only read.
+/// Jobs get the working tree as it is, with changes that are not committed; files that git ignores are left out. The
+/// repository itself is only read. Artifacts are kept on this host, for later jobs that need them.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 the job succeeded, 5 it failed, 1 wrong usage or CI file, \
-                        2 this host cannot run it, 4 interrupted.")]
+#[command(after_help = "Exit codes: 0 the job succeeded, 5 it failed, 1 wrong usage or CI file, or a \
+                        job of --all failed that may not, 2 this host cannot run jobs, 4 interrupted.")]
 pub(crate) struct ExecArgs {
     /// The job
-    #[arg(required_unless_present = "list")]
+    #[arg(required_unless_present_any = ["list", "all"])]
     job: Option<String>,
     /// The CI file; .gitlab-ci.yml at the top of the repository without it
     #[arg(long, short = 'f', value_name = "PATH")]
@@ -75,6 +80,8 @@ pub(crate) struct ExecArgs {
     #[arg(long, conflicts_with = "job")]
     list: bool,
     #[command(flatten)]
+    all: AllArgs,
+    #[command(flatten)]
     event: EventArgs,
 }
 
@@ -97,13 +104,10 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
     for warning in &pipeline.warnings {
         tracing::warn!("{warning}");
     }
-    let Some(name) = &args.job else { return list::show(&pipeline.plan(&context, &tree)?, &event) };
-    let selection = pipeline.select(name, &context, &tree)?;
-    if let Some(why) = &selection.left_out {
-        tracing::warn!("`{name}` would not run for a {}: {why}", event.describe());
+    if args.list {
+        return list::show(&plan(&pipeline, &context, &tree)?, &event);
     }
-
-    let config = config(&args);
+    let config = MicroVm { vcpus: args.vcpus, memory: args.memory, disk: args.disk, ..MicroVm::default() };
     let artifacts = LocalArtifacts::open(&config, repository.root())
         .context("there is no place for artifacts of jobs")
         .exit(Exit::Host)?;
@@ -115,6 +119,16 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
         runner: Arc::new(local_runner()),
         image: args.image.clone(),
     };
+    let Some(name) = &args.job else {
+        let plan = plan(&pipeline, &context, &tree)?;
+        args.all.check(&plan, &event)?;
+        let setup = prepare(&config, &mut ends).await?;
+        return all::run(&plan, &args.all, &workshop, setup, &mut ends).await;
+    };
+    let selection = pipeline.select(name, &context, &tree)?;
+    if let Some(why) = &selection.left_out {
+        tracing::warn!("`{name}` would not run for a {}: {why}", event.describe());
+    }
     let (run, inheritance) = workshop.job(&selection.job, 1, &selection.artifacts_of)?;
     for job in &inheritance.missing {
         tracing::warn!(
@@ -124,8 +138,25 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
     for problem in &inheritance.problems {
         tracing::warn!("{problem}");
     }
+    let setup = prepare(&config, &mut ends).await?;
+    workshop.clear(&selection.job)?;
+    let report = supervise(&setup, run, &mut ends).await?;
+    finish(&report)
+}
+
+/// The pipeline that GitLab would make. What is doubtful is said.
+fn plan(pipeline: &Pipeline, context: &ExecContext, tree: &Tree<'_>) -> anyhow::Result<Plan> {
+    let plan = pipeline.plan(context, tree)?;
+    for note in &plan.notes {
+        tracing::warn!("{note}");
+    }
+    Ok(plan)
+}
+
+/// Prepares the host, unless a signal ends that.
+async fn prepare(config: &MicroVm, ends: &mut Ends) -> anyhow::Result<HostSetup> {
     let setup = tokio::select! {
-        prepared = prepare(&config) => prepared?,
+        prepared = prepare_host(config) => prepared?,
         signal = ends.next() => {
             end_programs().await;
             return Err(interrupted(signal));
@@ -134,16 +165,10 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
     for line in setup.describe() {
         tracing::info!("{line}");
     }
-    workshop.clear(&selection.job)?;
-    let report = supervise(&setup, run, &mut ends).await?;
-    finish(&report)
+    Ok(setup)
 }
 
-fn config(args: &ExecArgs) -> MicroVm {
-    MicroVm { vcpus: args.vcpus, memory: args.memory, disk: args.disk, ..MicroVm::default() }
-}
-
-async fn prepare(config: &MicroVm) -> anyhow::Result<HostSetup> {
+async fn prepare_host(config: &MicroVm) -> anyhow::Result<HostSetup> {
     let steps = Steps::show();
     let options = PrepareOptions { progress: steps.clone(), agent: product::agent(), pool: false };
     let prepared = HostSetup::prepare(config, options).await;

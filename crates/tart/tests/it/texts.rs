@@ -14,7 +14,7 @@ async fn help_lists_the_commands() {
       register     Register a runner with GitLab and write it to the configuration
       run          Ask for jobs and run them, until a signal ends it
       run-single   Run jobs of one runner one after the other [alias: single]
-      exec         Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
+      exec         Run jobs of a local .gitlab-ci.yml in microVMs, without GitLab
       list         List the runners of the configuration
       verify       Ask GitLab whether the runners of the configuration are valid
       unregister   Remove runners from GitLab and from the configuration
@@ -112,7 +112,7 @@ async fn register_has_the_official_flags() {
 async fn exec_explains_its_flags() {
     let help = Home::new().run(&["exec", "-h"]).await.succeeded();
     insta::assert_snapshot!(help, @r"
-    Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
+    Run jobs of a local .gitlab-ci.yml in microVMs, without GitLab
 
     Usage: tart exec [OPTIONS] [JOB]
 
@@ -133,6 +133,12 @@ async fn exec_explains_its_flags() {
           --list                  List the jobs of the pipeline instead, and why they are in it
       -h, --help                  Print help
 
+    All jobs:
+          --all                  Run all jobs of the pipeline, in the order of their stages and needs
+          --concurrency <COUNT>  How many jobs run at a time; without it as many as the host has
+                                 processors, and at most 4
+          --manual <JOB>         A manual job that is to run too; may be repeated
+
     Pipeline:
           --ref <REF>               The branch or tag that the working tree is taken to be pushed to,
                                     instead of the current branch; it need not exist. `tags/NAME` is a
@@ -149,8 +155,8 @@ async fn exec_explains_its_flags() {
           --log-format <FORMAT>  The form of log messages, which go to the standard error [env:
                                  LOG_FORMAT] [possible values: runner, text, json]
 
-    Exit codes: 0 the job succeeded, 5 it failed, 1 wrong usage or CI file, 2 this host cannot run it, 4
-    interrupted.
+    Exit codes: 0 the job succeeded, 5 it failed, 1 wrong usage or CI file, or a job of --all failed
+    that may not, 2 this host cannot run jobs, 4 interrupted.
     ");
 }
 
@@ -281,6 +287,24 @@ async fn jobs_are_listed_with_what_is_for_and_against_them() {
     assert!(said.contains("expected one of push, merge_request_event, schedule"), "{said}");
     let wrong = ["exec", "--list", "--cwd", &repository, "--source", "mr", "--ref", "tags/v1"];
     insta::assert_snapshot!(home.run(&wrong).await.failed(1), @"error: a merge request is from a branch, and `v1` is a tag");
+}
+
+#[tokio::test]
+async fn pipelines_that_cannot_run_are_explained_before_anything_is_prepared() {
+    let home = Home::new();
+    let repository = repository(&home);
+    let refuse = async |more: &[&str]| {
+        let arguments = [&["exec", "--all", "--cwd", &repository], more].concat();
+        home.run(&arguments).await.failed(1)
+    };
+    insta::assert_snapshot!(refuse(&["--manual", "lint"]).await, @"error: --manual: `lint` is no manual job of this pipeline (manual ones: `deploy`)");
+    insta::assert_snapshot!(refuse(&["--manual", "x", "--source", "mr"]).await, @"error: --manual: `x` is no manual job of this pipeline (it has none)");
+    insta::assert_snapshot!(refuse(&["--file", "none.yml"]).await.replace(&repository, "DIR"), @"error: cannot read DIR/none.yml: No such file or directory (os error 2)");
+    std::fs::write(home.path("repository/tags.yml"), "a: { script: x, only: [tags] }\n").expect("written");
+    insta::assert_snapshot!(refuse(&["--file", &format!("{repository}/tags.yml")]).await, @r"
+    error: GitLab would make no pipeline for a push to branch `main`: no job is for it
+    hint: `tart exec --list` says which jobs are for it; choose another with --ref or --source
+    ");
 }
 
 #[tokio::test]

@@ -95,6 +95,76 @@ async fn a_job_gets_what_earlier_ones_left_here() {
     for expected in ["Downloading artifacts from this host... ok", "of build", "version 1.2"] {
         assert!(log.contains(expected), "no {expected:?} in {log}");
     }
+    let mut all = scene.tart(["exec", "--all"]);
+    all.current_dir(&repository);
+    let log = Process::start(all).succeed(JOB).await;
+    assert!(log.contains("the pipeline passed"), "{log}");
+    scene.finish();
+}
+
+const GRAPH: &str = r#"
+stages: [build, test, report]
+variables: { GIT_STRATEGY: none }
+one:
+  stage: build
+  script: ["mkdir one; echo of one > one/file", "echo VERSION=1.2 > build.env"]
+  artifacts: { paths: [one/], reports: { dotenv: build.env } }
+two:
+  stage: build
+  script: ["echo of two > two"]
+  artifacts: { paths: [two] }
+join:
+  stage: test
+  needs: [one, two]
+  script: ["cat one/file two; echo version $VERSION"]
+half:
+  stage: test
+  needs: [{ job: one, artifacts: false }, two]
+  script: ["test ! -e one; test -z $VERSION; cat two; exit 7"]
+flaky: { stage: test, needs: [], allow_failure: { exit_codes: 3 }, script: exit 3 }
+publish: { stage: report, script: echo published }
+mend: { stage: report, script: echo mended, when: on_failure }
+clean: { stage: report, script: echo cleaned, when: always, needs: [half] }
+deploy: { stage: report, script: echo deployed, when: manual, needs: [join] }
+"#;
+
+#[tokio::test]
+async fn all_jobs_of_a_pipeline_run_in_their_order_and_pass_artifacts_on() {
+    let scene = Scene::start(&Config::default()).await;
+    let repository = scene.path("repository");
+    make_repository(&repository, GRAPH);
+    let mut command = scene.tart(["exec", "--all", "--concurrency", "2", "--manual", "deploy"]);
+    command.current_dir(&repository);
+    let mut all = Process::start(command);
+    let status = all.wait(JOB).await;
+    let log = all.output();
+    assert_eq!(status.code(), Some(1), "{log}");
+    let at = |text: &str| log.find(text).unwrap_or_else(|| panic!("no {text:?} in {log}"));
+    assert!(at("two     | started") < at("one     | passed"), "they run at the same time: {log}");
+    for earlier in ["one     | passed", "two     | passed"] {
+        assert!(at(earlier) < at("join    | started"), "{log}");
+    }
+    for expected in ["join    | of one", "join    | of two", "join    | version 1.2", "half    | of two"] {
+        at(expected);
+    }
+    at("deploy  | deployed");
+    at("the pipeline failed: `half` (");
+    let table = log.get(at("STAGE ")..).unwrap_or_default();
+    let row = |line: &str| line.split_whitespace().take(4).map(str::to_owned).collect::<Vec<_>>();
+    let rows: Vec<String> = table.lines().skip(1).take(9).map(|line| row(line)[..3].join(" ")).collect();
+    let expected = [
+        "build one passed",
+        "build two passed",
+        "test join passed",
+        "test half failed",
+        "test flaky failed",
+        "report publish skipped",
+        "report mend passed",
+        "report clean passed",
+        "report deploy passed",
+    ];
+    assert_eq!(rows, expected, "{log}");
+    assert!(table.contains("failed (allowed)") && table.contains("exit code 7"), "{log}");
     scene.finish();
 }
 

@@ -9,9 +9,6 @@ use crate::output;
 
 /// Prints which jobs run for an event, and why others do not.
 pub(super) fn show(plan: &Plan, event: &Event) -> anyhow::Result<ExitCode> {
-    for note in &plan.notes {
-        tracing::warn!("{note}");
-    }
     output::to_stdout(&render(plan, event))?;
     Ok(ExitCode::SUCCESS)
 }
