@@ -54,4 +54,14 @@ mod tests {
         let many: String = (0..151).map(|at| format!("A{at}=1\n")).collect();
         insta::assert_snapshot!(dotenv(&many).unwrap_err(), @"line 151: there are more than 150 variables");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_report_panics_and_names_are_names(text in "([A-Z_=# \\n\\r\\x00]|\\PC){0,80}") {
+            for (name, value) in dotenv(&text).unwrap_or_default() {
+                proptest::prop_assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'));
+                proptest::prop_assert!(!name.is_empty() && !value.contains(['\n', '\0']));
+            }
+        }
+    }
 }

@@ -111,7 +111,9 @@ impl ArtifactPlace {
             Self::Local { artifacts, .. } => {
                 let (artifacts, job) = (artifacts.clone(), other.name.clone());
                 let file = blocking(move || artifacts.find(&job, ARCHIVE)).await?;
-                let gone = || io::Error::new(io::ErrorKind::NotFound, "they are not kept any more");
+                let gone = || {
+                    io::Error::new(io::ErrorKind::NotFound, "they are not kept any more; run that job again")
+                };
                 Ok(Arrival { pieces: pieces(file.ok_or_else(gone)?).boxed(), storage: None })
             }
         }

@@ -130,10 +130,10 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
         tracing::warn!("`{name}` would not run for a {}: {why}", event.describe());
     }
     let (run, inheritance) = workshop.job(&selection.job, 1, &selection.artifacts_of)?;
-    for job in &inheritance.missing {
-        tracing::warn!(
-            "`{name}` gets no artifacts of `{job}`, which has left none here; run `tart exec` for it first"
-        );
+    if !inheritance.missing.is_empty() {
+        let jobs: Vec<String> = inheritance.missing.iter().map(|job| format!("`{job}`")).collect();
+        let jobs = jobs.join(", ");
+        tracing::warn!("`{name}` gets no artifacts of {jobs}: an earlier `tart exec` has left none here");
     }
     for problem in &inheritance.problems {
         tracing::warn!("{problem}");

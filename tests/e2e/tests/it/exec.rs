@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use rustix::process::Signal;
 use tart_e2e::{Config, JOB, Process, Scene, program};
 
 const CI_FILE: &str = r#"
@@ -165,6 +166,33 @@ async fn all_jobs_of_a_pipeline_run_in_their_order_and_pass_artifacts_on() {
     ];
     assert_eq!(rows, expected, "{log}");
     assert!(table.contains("failed (allowed)") && table.contains("exit code 7"), "{log}");
+    scene.finish();
+}
+
+const ENDLESS: &str = r#"
+stages: [build, test]
+variables: { GIT_STRATEGY: none }
+one: { stage: build, script: ["echo one begins", "sleep 1000"] }
+two: { stage: build, script: ["echo two begins", "sleep 1000"] }
+next: { stage: test, script: echo next }
+"#;
+
+#[tokio::test]
+async fn a_signal_ends_all_jobs_of_a_pipeline_and_starts_none() {
+    let scene = Scene::start(&Config::default()).await;
+    let repository = scene.path("repository");
+    make_repository(&repository, ENDLESS);
+    let mut command = scene.tart(["exec", "--all", "--concurrency", "2"]);
+    command.current_dir(&repository);
+    let mut all = Process::start(command);
+    for begun in ["one  | one begins", "two  | two begins"] {
+        all.wait_output(begun, JOB).await;
+    }
+    all.signal(Signal::INT);
+    let status = all.wait(JOB).await;
+    let log = all.output();
+    assert_eq!(status.code(), Some(4), "{log}");
+    assert!(log.contains("the pipeline was canceled") && !log.contains("next | started"), "{log}");
     scene.finish();
 }
 

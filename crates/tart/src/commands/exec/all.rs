@@ -150,6 +150,15 @@ fn exit(schedule: &Schedule, signalled: bool) -> ExitCode {
     }
 }
 
+/// How a job ended, for the jobs after it.
+fn ending(report: &JobReport) -> Ending {
+    match report.failure_reason() {
+        None => Ending::Success,
+        Some(FailureReason::RunnerInterrupted | FailureReason::JobCanceled) => Ending::Canceled,
+        Some(reason) => Ending::Failed { reason: reason.as_str().to_owned(), exit_code: report.exit_code() },
+    }
+}
+
 /// A pipeline on its way.
 struct Running<'a> {
     plan: &'a Plan,
@@ -207,7 +216,11 @@ impl Running<'_> {
                 said.say(&note).await;
             }
             let report = run_job(&setup, run, view, signals, &NoObserver).await;
-            let result = if report.succeeded() { "passed" } else { "failed" };
+            let result = match ending(&report) {
+                Ending::Success => "passed",
+                Ending::Failed { .. } => "failed",
+                Ending::Canceled => "canceled",
+            };
             said.say(&format!("{result} after {}", seconds(report.timings.total))).await;
             (at, report)
         });
@@ -224,14 +237,7 @@ impl Running<'_> {
     }
 
     fn end(&mut self, at: usize, report: &JobReport) {
-        let ending = match report.failure_reason() {
-            None => Ending::Success,
-            Some(FailureReason::RunnerInterrupted | FailureReason::JobCanceled) => Ending::Canceled,
-            Some(reason) => {
-                Ending::Failed { reason: reason.as_str().to_owned(), exit_code: report.exit_code() }
-            }
-        };
-        self.schedule.end(at, &ending);
+        self.schedule.end(at, &ending(report));
         let note = match &report.verdict {
             Verdict::Success => String::new(),
             Verdict::Failed(failure) => failure.to_string(),

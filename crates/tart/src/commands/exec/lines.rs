@@ -160,4 +160,25 @@ mod tests {
         let margin = Margin::of([name].into_iter(), false);
         assert_eq!(Lines::new(margin, 0, name).line(b"x"), "a very long name of a j… | x\n");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_job_prints_moves_no_cursor(
+            chunks in proptest::collection::vec("(\\PC|[\\x00-\\x1f\\x7f\u{80}-\u{9f}]|\x1b\\[[0-9;]*[A-Zm]){0,40}", 0..8),
+        ) {
+            let chunks: Vec<&str> = chunks.iter().map(String::as_str).collect();
+            let text = lines(true, &chunks);
+            let colour = |rest: &str| {
+                let end = rest.find('m').unwrap_or(rest.len());
+                rest.starts_with('[') && rest[1..end].chars().all(|c| c.is_ascii_digit() || ";:<=>? !\"#$%&'()*+,-./".contains(c))
+            };
+            for (at, c) in text.char_indices().filter(|(_, c)| c.is_control()) {
+                let is_colour = c == '\x1b' && colour(&text[at + 1..]);
+                proptest::prop_assert!(matches!(c, '\n' | '\t') || is_colour, "{:?} in {:?}", c, text);
+            }
+            for line in text.lines() {
+                proptest::prop_assert!(line.starts_with("\x1b[35mlint  |\x1b[0m "), "{:?}", line);
+            }
+        }
+    }
 }
