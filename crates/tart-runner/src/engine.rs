@@ -18,7 +18,6 @@ mod transfer;
 use std::fmt;
 use std::sync::Arc;
 
-use tart_gitlab::JobHandle;
 use tart_job::Level;
 use tart_job::context::RunnerContext;
 use tart_job::flags::Flag;
@@ -36,7 +35,7 @@ pub use log::JobLogSink;
 pub use report::{JobReport, JobUsage, Timings};
 pub use terminal::JobSession;
 
-use crate::{CachePlace, HostSetup};
+use crate::{ArtifactPlace, CachePlace, HostSetup};
 use control::Control;
 use job::Job;
 use log::JobLog;
@@ -56,8 +55,8 @@ pub struct JobRun {
     pub allowed: Vec<Allowed>,
     /// The image to use whatever the job and the configuration say: a name or a path of the host.
     pub image: Option<String>,
-    /// The job on its server: where its artifacts go, and where those of other jobs come from.
-    pub artifacts: Option<JobHandle>,
+    /// Where its artifacts go, and where those of other jobs come from; without it, it has none.
+    pub artifacts: Option<ArtifactPlace>,
     /// Where its caches are; without it, it has none.
     pub cache: Option<CachePlace>,
     /// Lets people into it by a terminal.

@@ -107,7 +107,8 @@ pub fn run_root(config: &MicroVm) -> PathBuf {
     state_dir(config).join(RUN_DIR)
 }
 
-fn state_dir(config: &MicroVm) -> PathBuf {
+/// Where a configuration has what outlives its jobs.
+pub(crate) fn state_dir(config: &MicroVm) -> PathBuf {
     config.state_dir.clone().unwrap_or_else(|| {
         let home = std::env::var_os("HOME").map(PathBuf::from);
         tart_config::default_state_dir(rustix::process::geteuid().is_root(), home.as_deref())
