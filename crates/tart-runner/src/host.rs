@@ -6,7 +6,7 @@ mod places;
 mod template;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,9 +38,6 @@ const RUN_DIR: &str = "run";
 
 /// Name of the directory of caches, in the state directory.
 const CACHE_DIR: &str = "cache";
-
-/// Where users of machines are locked, by all runners of a host.
-const UID_LOCKS: &str = "/run/tart/uids";
 
 /// Why this host cannot run jobs.
 #[derive(Debug, thiserror::Error)]
@@ -126,9 +123,17 @@ impl HostSetup {
         let (wanted, progress, pool) = (config.clone(), options.progress.clone(), options.pool);
         let assets = tokio::task::spawn_blocking(move || assets(&wanted, options));
         let (store, mut boot) = assets.await.map_err(|_| HostError::Interrupted)??;
-        let isolation = Isolation::new(&isolation(config))?;
+        let helper = root_helper(config);
+        let isolation = match &helper {
+            Some(socket) => Isolation::of_helper(socket),
+            None => Isolation::new(&isolation(config))?,
+        };
         let mut bare = None;
         let (driver, choice): (Arc<dyn Driver>, Choice) = match firecracker_program(config) {
+            Some(program) if helper.is_some() => {
+                let reason = "the root helper starts QEMU only; run Tart as root for Firecracker".to_owned();
+                return Err(VmmError::Program { program, reason }.into());
+            }
             Some(binary) => {
                 let jailer = jailer::program(config, &binary);
                 bare = jailer::note(jailer.as_deref());
@@ -137,14 +142,15 @@ impl HostSetup {
                 (Arc::new(driver), Choice::required("Firecracker runs guests in no other way"))
             }
             None => {
-                let choice = acceleration(config, &boot, &run_dir, &isolation).await?;
-                let options = QemuOptions { binary: None, acceleration: choice.acceleration, helper: None };
+                let choice = acceleration(config, &boot, &run_dir, (&isolation, helper.as_deref())).await?;
+                let options =
+                    QemuOptions { binary: None, acceleration: choice.acceleration, helper: helper.clone() };
                 (Arc::new(QemuDriver::new(options).await?), choice)
             }
         };
         let egress = network::egress(&config.network)?;
         let named_taps = driver.capabilities().named_taps;
-        let (network, mut notes) = network::choose(&config.network, &egress, named_taps).await?;
+        let (network, mut notes) = network::choose(&config.network, &egress, named_taps, helper).await?;
         notes.extend(bare);
         let places = Places {
             run_dir: Arc::new(run_dir),
@@ -203,7 +209,7 @@ impl HostSetup {
             ..self.machine()
         };
         let (driver, network, places) = (self.driver.clone(), self.network.clone(), self.places.clone());
-        Pool::start(pool, Factory { driver, network, places, spec })
+        Pool::start(pool, Factory { driver, network, places, spec, disk: self.config.disk.bytes() })
     }
 
     /// A machine of this host's jobs, without a name, disks and network.
@@ -367,12 +373,21 @@ async fn firecracker(
     FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), jailer, tuning }).await
 }
 
+/// The socket of the root helper, if this runner needs one and there is one.
+fn root_helper(config: &MicroVm) -> Option<PathBuf> {
+    let default = || {
+        let is_there = Path::new(tart_root_helper::DEFAULT_SOCKET).exists();
+        (is_there && !rustix::process::geteuid().is_root()).then(|| tart_root_helper::DEFAULT_SOCKET.into())
+    };
+    config.root_helper.clone().or_else(default)
+}
+
 /// What machines are kept apart with.
 fn isolation(config: &MicroVm) -> IsolationOptions {
     IsolationOptions {
         uid_base: config.uid_base,
         uid_count: config.uid_count,
-        locks: UID_LOCKS.into(),
+        locks: crate::root_helper::UID_LOCKS.into(),
         cgroup_parent: config.cgroup_parent.clone(),
     }
 }
@@ -381,7 +396,7 @@ async fn acceleration(
     config: &MicroVm,
     boot: &BootAssets,
     run_dir: &RunDir,
-    isolation: &Isolation,
+    (isolation, helper): (&Isolation, Option<&Path>),
 ) -> Result<Choice, VmmError> {
     let wish = match config.accel {
         tart_config::Accel::Auto => Accel::Auto,
@@ -397,7 +412,7 @@ async fn acceleration(
         run_dir,
         limit: scaled(PROBE_LIMIT),
         isolation,
-        helper: None,
+        helper,
     };
     let greet = |stream: AgentStream| -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
         Box::pin(greet(stream, scaled(PROBE_LIMIT)))

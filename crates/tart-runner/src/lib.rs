@@ -11,6 +11,7 @@ mod engine;
 mod guest;
 mod host;
 pub mod local;
+pub mod root_helper;
 
 pub use artifacts::{ArtifactPlace, LocalArtifacts};
 pub use cache::{CachePlace, CacheScope, CacheStore, ObjectCaches};

@@ -117,7 +117,7 @@ async fn find_out(probe: &Probe<'_>, greet: &Greet) -> Result<Choice, VmmError> 
     if let Err(reason) = probe::open_kvm() {
         return Ok(Choice { acceleration: Acceleration::Tcg, reason, cached: false });
     }
-    let qemu = crate::qemu::find(probe.qemu)?;
+    let qemu = crate::qemu::find_qemu(probe.qemu)?;
     let key = Key::of(&qemu, probe.digest)?;
     let cache = Cache::at(probe.cache);
     if let Some(Verdict { acceleration, reason }) = cache.get(&key) {

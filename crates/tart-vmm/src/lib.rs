@@ -38,7 +38,7 @@ pub use firecracker::{
 pub use isolation::{Identity, Isolation, IsolationOptions, Limits};
 pub use machine::{AgentStream, Capabilities, Driver, ExitKind, Machine, MachineExit, ProcessStatus};
 pub use monitor::{MonitorServer, serve_monitor};
-pub use qemu::{QemuDriver, QemuOptions};
+pub use qemu::{QemuDriver, QemuOptions, find_qemu};
 pub use run_dir::{MachineDir, Reaped, RunDir, reap};
 pub use snapshot::Snapshot;
 pub use spec::{DiskSpec, MachineSpec, Origin};

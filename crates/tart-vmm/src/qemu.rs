@@ -51,7 +51,7 @@ impl QemuDriver {
     /// # Errors
     /// [`VmmError::Program`] if it is not there or does not run.
     pub async fn new(options: QemuOptions) -> Result<Self, VmmError> {
-        let binary = find(options.binary.as_deref())?;
+        let binary = find_qemu(options.binary.as_deref())?;
         let version = version(&binary).await?;
         let tsc = tokio::task::spawn_blocking(host::tsc_khz).await;
         let tsc_khz =
@@ -96,7 +96,10 @@ impl Driver for QemuDriver {
 }
 
 /// The program to run: as given, or from the search path.
-pub(crate) fn find(binary: Option<&Path>) -> Result<PathBuf, VmmError> {
+///
+/// # Errors
+/// [`VmmError::Program`] if it is not there.
+pub fn find_qemu(binary: Option<&Path>) -> Result<PathBuf, VmmError> {
     let hint = "it is not in the search path; install the package qemu-system-x86 or set `qemu` in the configuration";
     program::find(binary.unwrap_or(Path::new(PROGRAM)), hint)
 }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
-    assets, completions, doctor, exec, image, lint, list, register, reset_token, run, run_single, unregister,
-    verify, version,
+    assets, completions, doctor, exec, image, lint, list, register, reset_token, root_helper, run,
+    run_single, unregister, verify, version,
 };
 use crate::globals::Globals;
 
@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Assets(assets::AssetsCommand),
     /// Pull, list, import and remove images of jobs
     Image(image::ImageArgs),
+    /// Do for an unprivileged `tart run` what only root can do
+    RootHelper(root_helper::RootHelperArgs),
     /// Check whether this host can run jobs
     Doctor(doctor::DoctorArgs),
     /// Print the version
@@ -102,6 +104,7 @@ impl Command {
             Self::Exec(args) => exec::run(args, globals).await,
             Self::Assets(command) => assets::run(command).await,
             Self::Image(args) => image::run(args).await,
+            Self::RootHelper(args) => root_helper::run(args).await,
             Self::Doctor(args) => doctor::run(args, globals).await,
             Self::Version => version::run(),
             Self::Completions(args) => completions::run(&args),

@@ -9,6 +9,7 @@ pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod register;
 pub(crate) mod reset_token;
+pub(crate) mod root_helper;
 pub(crate) mod run;
 pub(crate) mod run_single;
 pub(crate) mod unregister;

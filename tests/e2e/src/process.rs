@@ -55,6 +55,15 @@ impl Process {
         Self { name, child, output, readers }
     }
 
+    /// Its number.
+    ///
+    /// # Panics
+    /// When its end was waited for.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("its end was not waited for")
+    }
+
     /// What it has printed so far, standard output and error together.
     #[must_use]
     pub fn output(&self) -> String {

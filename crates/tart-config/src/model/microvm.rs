@@ -32,6 +32,8 @@ pub struct MicroVm {
     pub uid_count: u32,
     /// The cgroup of version 2 that monitors have theirs in; found without it.
     pub cgroup_parent: Option<String>,
+    /// Socket of the root helper; found without it where the runner is not root.
+    pub root_helper: Option<PathBuf>,
     /// How the guest's processor is run.
     pub accel: Accel,
     /// The guest's kernel; the installed one without it.
@@ -92,6 +94,7 @@ impl Default for MicroVm {
             uid_base: 1_879_048_192,
             uid_count: 4096,
             cgroup_parent: None,
+            root_helper: None,
             accel: Accel::default(),
             kernel: None,
             initrd: None,

@@ -60,6 +60,12 @@ pub(super) static SECTIONS: &[Section] = &[
                 Default::Words("the service's own, else `tart` for root"),
                 "The cgroup (version 2) below which each VM has one with limits of memory, threads, processor and disk",
             ),
+            key(
+                "root_helper",
+                Kind::Path,
+                Default::Words("`/run/tart/root-helper.sock` if it is there and Tart is not root"),
+                "The socket of `tart root-helper`, which makes networks and users of VMs for a Tart that is not root",
+            ),
             with(
                 "accel",
                 Kind::Choice(&["auto", "kvm", "tcg"]),

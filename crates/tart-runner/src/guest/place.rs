@@ -1,6 +1,6 @@
 //! Where a job's guest comes from: the pool, the snapshot, or a boot.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tart_assets::{ImageDisk, Scratch};
@@ -69,9 +69,8 @@ async fn occupy(
     attach: &AttachRequest,
     disks: impl Fn(&Path) -> Vec<PlannedDisk>,
 ) -> Result<Placed, GuestFailure> {
-    let Ready { started, reservation, dir, relay, .. } = ready;
-    let (scratch, attachment) = tokio::join!(scratch(setup, dir.path()), reservation.attach(attach));
-    let (scratch, attachment) = (scratch?, attachment?);
+    let Ready { started, reservation, scratch, dir, relay, .. } = ready;
+    let attachment = reservation.attach(attach).await?;
     relay.serve_with(attachment.relay());
     for disk in disks(scratch.path()) {
         if disk.path != setup.boot.helper {
@@ -90,7 +89,8 @@ pub(super) async fn place(
 ) -> Result<Placed, GuestFailure> {
     let mut spec = setup.machine();
     let dir = setup.places.machine(&request.id, &mut spec)?;
-    let (scratch, attachment) = tokio::join!(scratch(setup, dir.path()), setup.network.attach(attach));
+    let (scratch, attachment) =
+        tokio::join!(scratch(dir.path(), setup.config.disk.bytes()), setup.network.attach(attach));
     let (scratch, attachment) = (scratch?, attachment?);
     spec.disks = specs(layout(setup, request, services, scratch.path()).disks());
     spec.nic = attachment.guest().nic.clone();
@@ -107,8 +107,9 @@ pub(super) async fn place(
     Ok(Placed { started, start: how, attachment, scratch, dir })
 }
 
-async fn scratch(setup: &HostSetup, dir: &Path) -> Result<Scratch, GuestFailure> {
-    let (path, bytes): (PathBuf, u64) = (dir.join(SCRATCH), setup.config.disk.bytes());
+/// Makes the scratch disk of a machine.
+pub(super) async fn scratch(dir: &Path, bytes: u64) -> Result<Scratch, GuestFailure> {
+    let path = dir.join(SCRATCH);
     let scratch = tokio::task::spawn_blocking(move || Scratch::create(&path, bytes));
     Ok(scratch.await.map_err(|_| GuestFailure::Interrupted)??)
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use tart_assets::Scratch;
 use tart_guest::Relay;
 use tart_net::{Network, RelayTargets, Reservation};
 use tart_proto::time::scaled;
@@ -19,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::place::scratch;
 use super::start::{Started, start};
 use crate::host::Places;
 use policy::Policies;
@@ -41,6 +43,8 @@ pub(crate) struct Factory {
     pub(crate) places: Places,
     /// A machine that goes on from a snapshot, without a name, a directory and a network.
     pub(crate) spec: MachineSpec,
+    /// Bytes of a job's scratch disk.
+    pub(crate) disk: u64,
 }
 
 /// A machine that is for no job yet. Fields are dropped in their order: the machine ends before what it uses.
@@ -48,6 +52,8 @@ pub(crate) struct Factory {
 pub(super) struct Ready {
     pub(super) started: Started,
     pub(super) reservation: Box<dyn Reservation>,
+    /// Its disk for the job: monitors open what was theirs from the beginning.
+    pub(super) scratch: Scratch,
     pub(super) dir: MachineDir,
     pub(super) relay: Arc<LateRelay>,
     since: Instant,
@@ -226,11 +232,13 @@ async fn make(shared: &Shared) -> Result<Ready, String> {
     let id = format!("ready-{number}");
     let mut spec = factory.spec.clone();
     let dir = factory.places.machine(&id, &mut spec).map_err(|error| error.to_string())?;
+    let scratch = scratch(dir.path(), factory.disk).await.map_err(|error| error.to_string())?;
+    spec.later_disk = Some(scratch.path().to_owned());
     let reservation = factory.network.reserve(&id).await.map_err(|error| error.to_string())?;
     spec.nic = reservation.nic().cloned();
     let relay = Arc::new(LateRelay::default());
     let started = start(&*factory.driver, &spec, relay.clone()).await.map_err(|error| error.to_string())?;
-    Ok(Ready { started, reservation, dir, relay, since: Instant::now() })
+    Ok(Ready { started, reservation, scratch, dir, relay, since: Instant::now() })
 }
 
 /// The relay of a machine that has no network yet: what its guest opens before that is refused.

@@ -1,5 +1,6 @@
 //! Which network guests get, and what it lets them reach.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tart_config::{EgressMode, NetworkMode};
@@ -8,14 +9,15 @@ use tart_net::{
     RelayNetwork, parse_rules,
 };
 
-/// The network of the configuration, and what is worth saying about the choice. `auto` is the first that works of a
+/// The network of the configuration, made by the root helper if there is one, and what is worth saying about the choice. `auto` is the first that works of a
 /// namespace for each guest, passt, and the relay; but passt only if there is no policy, which it cannot enforce.
 pub(super) async fn choose(
     network: &tart_config::Network,
     egress: &Egress,
     named_taps: bool,
+    helper: Option<PathBuf>,
 ) -> Result<(Arc<dyn Network>, Vec<String>), NetError> {
-    let options = NetnsOptions { named_taps, ..NetnsOptions::default() };
+    let options = NetnsOptions { named_taps, helper, ..NetnsOptions::default() };
     let trial = AttachRequest {
         id: "trial".to_owned(),
         egress: egress.clone(),
@@ -99,9 +101,9 @@ mod tests {
         let egress = Egress { job: Some(Vec::new()), ..Egress::default() };
         for (mode, name) in [(NetworkMode::Relay, "relay"), (NetworkMode::None, "none")] {
             let network = tart_config::Network { mode, ..tart_config::Network::default() };
-            assert_eq!(choose(&network, &egress, false).await.unwrap().0.name(), name);
+            assert_eq!(choose(&network, &egress, false, None).await.unwrap().0.name(), name);
         }
         let network = tart_config::Network { mode: NetworkMode::Passt, ..tart_config::Network::default() };
-        insta::assert_snapshot!(choose(&network, &egress, true).await.unwrap_err(), @"the network `passt` cannot be used with Firecracker, which needs a tap device: use `mode = \"netns\"`, `relay` or `none`");
+        insta::assert_snapshot!(choose(&network, &egress, true, None).await.unwrap_err(), @"the network `passt` cannot be used with Firecracker, which needs a tap device: use `mode = \"netns\"`, `relay` or `none`");
     }
 }

@@ -1,18 +1,22 @@
 //! `mode = "netns"`: a machine between a host and an outside that are network namespaces of the test. Needs root.
 
-use std::fs::File;
+use std::collections::BTreeSet;
+use std::fs::{File, Permissions};
 use std::io::Write as _;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tart_e2e::{Config, JOB, SOON, Scene};
+use tart_e2e::{Config, JOB, Process, SOON, Scene, program};
 use tart_test_gitlab::{Image, JobSpec, JobState, Variable};
 use tart_test_registry::{Options, TestRegistry, samples};
+
+use crate::packaging::{UNPRIVILEGED, as_a_service};
 
 /// A shell function that says whether a server at `host port` says hello.
 const SCAN: &str = "scan() { timeout 5 bash -c \"exec 3<>/dev/tcp/$1/$2 && grep -q hello <&3\" 2>/dev/null && echo \"found: $1 $2\" || echo \"nothing: $1 $2\"; }";
@@ -203,6 +207,71 @@ async fn the_network_of_a_killed_runner_is_removed_by_the_next() {
     let tart = scene.run();
     tart.wait_output("ready for jobs", SOON).await;
     scene.drain(tart).await;
+    scene.finish();
+    assert_eq!(left(), "");
+}
+
+/// The users of QEMUs that are children of a process.
+fn users_of_monitors(parent: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").expect("it can be read").flatten();
+    let user = |process: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(process.path().join("status")).ok()?;
+        let value = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+            line.split_whitespace().next().map(str::to_owned)
+        };
+        let is_one = value("PPid")? == parent.to_string() && value("Name")?.starts_with("qemu-system");
+        if is_one { value("Uid")?.parse().ok() } else { None }
+    };
+    processes.filter_map(user).collect()
+}
+
+#[tokio::test]
+async fn a_runner_without_any_right_has_networks_and_users_by_the_root_helper() {
+    let _lab = enter_lab();
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let socket = place.path().join("helper.sock");
+    std::fs::set_permissions(place.path(), Permissions::from_mode(0o755)).expect("it is this user's");
+    let config = Config::default().network(POLICY).microvm(&format!("root_helper = {socket:?}"));
+    let scene = Scene::start(&config.microvm("pool = { policy = [{ idle_count = 1 }] }")).await;
+    let mut command = tokio::process::Command::new(program());
+    command
+        .args(["root-helper", "--user", &UNPRIVILEGED.to_string(), "--guests", "8", "--socket"])
+        .arg(&socket);
+    let mut helper = Process::start(command);
+    helper.wait_output("The root helper is ready", SOON).await;
+
+    let mut tart = as_a_service(&scene);
+    tart.wait_output("A machine is ready for a job", JOB).await;
+    let mut lines = vec![SCAN.to_owned()];
+    lines.extend(
+        ["198.51.100.10", "10.9.9.9", "203.0.113.2", "public.test"].map(|host| format!("scan {host} 80")),
+    );
+    lines.extend(["echo it runs", "sleep 100000"].map(str::to_owned));
+    let job = scene.server.enqueue(JobSpec::script(lines).env("GIT_STRATEGY", "none")).await;
+    job.wait_log_contains("it runs", JOB).await;
+    let users = users_of_monitors(helper.id());
+    assert!(!users.is_empty() && users.iter().all(|user| ![0, UNPRIVILEGED].contains(user)), "{users:?}");
+    assert_eq!(users.iter().collect::<BTreeSet<_>>().len(), users.len(), "each has its own: {users:?}");
+    let log = job.log();
+    assert_eq!(found(&log), ["198.51.100.10 80", "public.test 80"], "{log}");
+    assert!(log.contains("taken from the pool"), "{log}");
+
+    // All ends with the runner, whatever ends it.
+    tart.signal(Signal::KILL);
+    tart.wait(SOON).await;
+    let processes = scene.leftovers().wait_for_processes(SOON);
+    assert!(processes.is_empty(), "they outlive the runner: {processes:?}");
+    job.fail("runner_system_failure");
+
+    let mut tart = as_a_service(&scene);
+    let job = scene.server.enqueue(JobSpec::script(["echo again"]).env("GIT_STRATEGY", "none")).await;
+    assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
+    tart.signal(Signal::QUIT);
+    assert!(tart.wait(SOON).await.success());
+    helper.signal(Signal::TERM);
+    assert!(helper.wait(SOON).await.success());
+    assert!(!socket.exists());
     scene.finish();
     assert_eq!(left(), "");
 }

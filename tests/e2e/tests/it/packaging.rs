@@ -9,7 +9,7 @@ use tart_test_gitlab::{JobSpec, JobState};
 use tempfile::TempDir;
 
 /// A user and group of nobody's, without an entry in any file.
-const UNPRIVILEGED: u32 = 1_850_000_000;
+pub(crate) const UNPRIVILEGED: u32 = 1_850_000_000;
 
 /// A file of the directory `packaging`.
 fn packaged(name: &str) -> PathBuf {
@@ -92,7 +92,7 @@ fn setting(key: &str) -> String {
 }
 
 /// The program as the unit runs it: as an ordinary user without any right, and with the unit's command line.
-fn as_a_service(scene: &Scene) -> Process {
+pub(crate) fn as_a_service(scene: &Scene) -> Process {
     // Build directories are often out of reach of other users.
     std::fs::copy(program(), scene.path("tart")).expect("the program can be copied");
     let owner = format!("{UNPRIVILEGED}:{UNPRIVILEGED}");

@@ -1,0 +1,145 @@
+//! `tart root-helper`: what only root can do, for a runner that is not root.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tart_net::{NetError, NetworkServer, NetworkServerOptions, serve_network};
+use tart_root_helper::{Connection, HelperError, Listener, Open, Peer};
+use tart_vmm::{Isolation, IsolationOptions, MonitorServer, VmmError, serve_monitor};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// How long a connection may take to say what it is about.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Namespaces that are kept ready.
+const READY: usize = 2;
+
+/// Connections at a time beyond those of guests, such as those that are turned away.
+const MORE_CONNECTIONS: usize = 64;
+
+pub use tart_root_helper::DEFAULT_SOCKET;
+
+/// Where users of machines are locked, by all runners of a host.
+pub const UID_LOCKS: &str = "/run/tart/uids";
+
+/// The QEMU to start: as given, or from the search path.
+///
+/// # Errors
+/// [`VmmError::Program`] if it is not there.
+pub fn qemu(program: Option<&Path>) -> Result<PathBuf, VmmError> {
+    tart_vmm::find_qemu(program)
+}
+
+/// Whom a root helper serves, and with what.
+#[derive(Debug, Clone)]
+pub struct RootHelperOptions {
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// The only user that may connect.
+    pub user: u32,
+    /// Users and cgroups of machines.
+    pub isolation: IsolationOptions,
+    /// The only program that it starts.
+    pub program: PathBuf,
+    /// The most guests at a time.
+    pub guests: usize,
+}
+
+/// Why there is no root helper.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RootHelperError {
+    /// It cannot start monitors.
+    #[error(transparent)]
+    Machines(#[from] VmmError),
+    /// It cannot make networks.
+    #[error(transparent)]
+    Network(#[from] NetError),
+    /// It cannot listen.
+    #[error("cannot listen on {}", path.display())]
+    Listen {
+        /// Its socket.
+        path: PathBuf,
+        /// What is wrong.
+        source: HelperError,
+    },
+}
+
+struct Servers {
+    monitors: MonitorServer,
+    networks: NetworkServer,
+}
+
+/// Serves until `end`; then all machines and networks are taken down. `ready` is called when it listens.
+///
+/// # Errors
+/// [`RootHelperError`], if it cannot do its work here.
+pub async fn serve(
+    options: RootHelperOptions,
+    ready: impl FnOnce(),
+    end: impl Future<Output = ()>,
+) -> Result<(), RootHelperError> {
+    if let Err(error) = raise_limit() {
+        tracing::warn!(%error, "The limit of open files cannot be raised");
+    }
+    let isolation = Isolation::new(&options.isolation)?;
+    let monitors = MonitorServer::new(isolation, vec![options.program])?;
+    let networks = NetworkServerOptions { namespace: None, ready: READY, most: options.guests };
+    let networks = NetworkServer::start(networks).await?;
+    let servers = Arc::new(Servers { monitors, networks });
+    let unheard = |source| RootHelperError::Listen { path: options.socket.clone(), source };
+    let listener = Listener::bind(&options.socket, options.user).map_err(unheard)?;
+    ready();
+    // Every guest has a network and a monitor.
+    let permits = Arc::new(Semaphore::new(options.guests.saturating_mul(2).saturating_add(MORE_CONNECTIONS)));
+    let mut connections = JoinSet::new();
+    tokio::pin!(end);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut end => break,
+            Some(_ended) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let (connection, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "A connection cannot be accepted");
+                continue;
+            }
+        };
+        let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
+        let servers = servers.clone();
+        connections.spawn(async move {
+            let _permit = permit;
+            if let Err(error) = serve_one(&servers, connection, peer).await {
+                tracing::debug!(%error, "A connection of the runner has ended");
+            }
+        });
+    }
+    drop(listener);
+    connections.shutdown().await;
+    Ok(())
+}
+
+async fn serve_one(servers: &Servers, connection: Connection, peer: Peer) -> Result<(), HelperError> {
+    let opened = timeout(OPEN_LIMIT, connection.receive::<Open>()).await;
+    let (open, _) = opened.map_err(|_| HelperError::Broken(io::ErrorKind::TimedOut.into()))??;
+    match open {
+        Open::Network => {
+            serve_network(connection, &servers.networks).await;
+            Ok(())
+        }
+        Open::Monitor => serve_monitor(&servers.monitors, &connection, peer).await,
+    }
+}
+
+/// Each guest takes some descriptors.
+fn raise_limit() -> io::Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}
