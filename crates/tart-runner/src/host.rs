@@ -20,8 +20,8 @@ use tart_proto::time::scaled;
 use tart_registry::{RegistryError, RegistrySettings};
 use tart_vmm::{
     Accel, AgentStream, Bucket, Choice, Driver, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning,
-    HugePages, MachineSpec, Origin, PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir, Snapshot, VmmError,
-    choose,
+    Guard, HugePages, MachineSpec, Origin, PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir, Snapshot,
+    VmmError, choose,
 };
 use tokio::sync::watch;
 
@@ -92,6 +92,8 @@ pub struct HostSetup {
     pub(crate) caches: Option<CacheStore>,
     /// What guests go on from.
     pub(crate) snapshot: Option<Snapshot>,
+    /// Of machines that the kernel does not end with the runner.
+    _guard: Option<Guard>,
     choice: Choice,
     notes: Vec<String>,
 }
@@ -120,11 +122,14 @@ impl HostSetup {
         let (wanted, progress, pool) = (config.clone(), options.progress.clone(), options.pool);
         let assets = tokio::task::spawn_blocking(move || assets(&wanted, options));
         let (store, mut boot) = assets.await.map_err(|_| HostError::Interrupted)??;
-        let mut bare = None;
+        let (mut bare, mut guard) = (None, None);
         let (driver, choice): (Arc<dyn Driver>, Choice) = match firecracker_program(config) {
             Some(binary) => {
                 let jailer = jailer::program(config, &binary);
                 bare = jailer::note(jailer.as_deref());
+                if jailer.is_some() {
+                    guard = Some(Guard::start(&run_dir)?);
+                }
                 let driver = firecracker(binary, jailer, tuning(config)).await?;
                 boot.kernel.clone_from(&boot.vmlinux);
                 (Arc::new(driver), Choice::required("Firecracker runs guests in no other way"))
@@ -150,6 +155,7 @@ impl HostSetup {
             config: config.clone(),
             caches: None,
             snapshot: None,
+            _guard: guard,
             choice,
             notes,
         };

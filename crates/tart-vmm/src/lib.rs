@@ -33,6 +33,6 @@ pub use firecracker::{
 };
 pub use machine::{AgentStream, Capabilities, Driver, ExitKind, Machine, MachineExit, ProcessStatus};
 pub use qemu::{QemuDriver, QemuOptions};
-pub use run_dir::{MachineDir, Reaped, RunDir, reap};
+pub use run_dir::{Guard, MachineDir, Reaped, RunDir, reap};
 pub use snapshot::Snapshot;
 pub use spec::{DiskSpec, Identity, MachineSpec, Origin};

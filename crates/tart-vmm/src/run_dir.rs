@@ -5,6 +5,7 @@
 //! runner finds the lock free, kills what the records name, and removes the rest.
 
 mod cgroup;
+mod guard;
 mod record;
 
 use std::{
@@ -21,6 +22,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{VmmError, spec};
 pub(crate) use cgroup::record_cgroup;
+pub use guard::Guard;
 pub(crate) use record::record;
 
 /// The lock file, in the root and in every runner's directory.
