@@ -1,9 +1,12 @@
 //! `include:` of files of the repository.
 
 use crate::{
+    conditions::Conditions,
     error::{Error, Result},
     files::{Files, matches},
+    job::{Reader, When},
     node::{Budget, Map, Node, Value, deep_merge},
+    rules::{self, Rule},
     yaml,
 };
 
@@ -12,15 +15,21 @@ const MAX_INCLUDES: usize = 150;
 
 /// Reads files and lays what they include below them.
 pub(crate) struct Includer<'a> {
-    pub(crate) files: &'a dyn Files,
-    pub(crate) budget: &'a mut Budget,
+    files: &'a dyn Files,
+    /// Without them, all conditions count as met.
+    conditions: Option<&'a Conditions<'a>>,
+    budget: &'a mut Budget,
     pub(crate) warnings: Vec<String>,
     included: usize,
 }
 
 impl<'a> Includer<'a> {
-    pub(crate) fn new(files: &'a dyn Files, budget: &'a mut Budget) -> Self {
-        Self { files, budget, warnings: Vec::new(), included: 0 }
+    pub(crate) fn new(
+        files: &'a dyn Files,
+        conditions: Option<&'a Conditions<'a>>,
+        budget: &'a mut Budget,
+    ) -> Self {
+        Self { files, conditions, budget, warnings: Vec::new(), included: 0 }
     }
 
     /// The content of a file with all that it includes. `chain` holds the files that led here.
@@ -72,12 +81,28 @@ impl<'a> Includer<'a> {
         Ok(merged)
     }
 
+    /// Whether the rules of an entry include it.
+    fn is_due(&mut self, item: &Node) -> Result<bool> {
+        let Some(node) = item.as_map().and_then(|map| map.get("rules")).filter(|node| !node.is_null()) else {
+            return Ok(true);
+        };
+        let rules = rules::read(Reader { owner: "`include`" }, node, When::JOB)?;
+        let Some(conditions) = self.conditions else { return Ok(true) };
+        self.warnings.extend(rules.iter().filter_map(Rule::note));
+        Ok(rules::first(&rules, conditions)?.is_some_and(|rule| rule.when != Some(When::Never)))
+    }
+
     /// The files that one entry names, with their texts.
     fn fetch(&mut self, item: &Node) -> Result<Vec<(String, String)>> {
-        let name = local(item, &mut self.warnings)?;
+        if !self.is_due(item)? {
+            return Ok(Vec::new());
+        }
+        let written = local(item)?;
+        let name = self.conditions.map_or_else(|| written.clone(), |conditions| conditions.expand(&written));
         if name.contains('$') {
             let text = format!(
-                "the path `{name}` has a variable, which is not supported locally: write the path itself"
+                "the path `{name}` has a variable that is not known here; those of the file itself are not known yet \
+                 when files are included"
             );
             return Err(item.error(text));
         }
@@ -115,7 +140,7 @@ impl<'a> Includer<'a> {
 }
 
 /// The path of an entry, which must be a file of this repository.
-fn local(item: &Node, warnings: &mut Vec<String>) -> Result<String> {
+fn local(item: &Node) -> Result<String> {
     match &item.value {
         Value::Text(text) if text.starts_with("https://") || text.starts_with("http://") => {
             Err(item.error(elsewhere("remote", text)))
@@ -131,9 +156,6 @@ fn local(item: &Node, warnings: &mut Vec<String>) -> Result<String> {
                 return Err(
                     item.error("`include:inputs` is not supported locally: write the values into the file")
                 );
-            }
-            if map.contains_key("rules") {
-                warnings.push(format!("{}: `include:rules` is not evaluated; the file is included", item.at));
             }
             match map.get("local").map(|path| &path.value) {
                 Some(Value::Text(path)) => Ok(path.clone()),

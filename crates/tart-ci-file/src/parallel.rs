@@ -20,10 +20,16 @@ pub(crate) struct Variant {
 }
 
 impl Variant {
+    /// The name of the instance.
+    pub(crate) fn into_name(self) -> String {
+        self.name
+    }
+
     /// The instance of a job.
     pub(crate) fn of(self, job: &Job) -> Job {
         let mut instance = job.clone();
         instance.name = self.name;
+        instance.scope.own.extend(self.variables.keys().cloned());
         instance.variables.extend(self.variables);
         instance.instance = Some(self.instance);
         instance

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    context::ExecContext,
+    context::{Dependency, ExecContext},
     error::{Error, Result},
     job::{Artifacts, Cache, CacheKey, Image, Job, Service},
     predefined,
@@ -50,9 +50,10 @@ impl Job {
                 "refspecs": context.sources.refspecs,
                 "depth": context.sources.depth,
                 "repo_object_format": if commit.sha.len() == 64 { "sha256" } else { "sha1" },
-                "protected": false,
+                "protected": commit.is_protected,
             },
             "runner_info": { "timeout": timeout },
+            "inputs": self.inputs,
             "variables": self.wire_variables(context),
             "steps": self.wire_steps(timeout),
             "image": self.image.as_ref().map(|found| image(found).into()).unwrap_or(Value::Null),
@@ -60,7 +61,7 @@ impl Job {
             "artifacts": self.artifacts.as_ref().map(artifacts).unwrap_or_default(),
             "cache": self.cache.iter().map(|found| cache(found, context)).collect::<Value>(),
             "credentials": [],
-            "dependencies": [],
+            "dependencies": context.dependencies.iter().map(dependency).collect::<Value>(),
             "hooks": self.hooks.iter().map(|(name, script)| json!({ "name": name, "script": script })).collect::<Value>(),
             "features": { "trace_sections": true },
         }))
@@ -93,7 +94,15 @@ impl Job {
         let given = context.variables.iter().map(|(key, value)| {
             json!({ "key": key, "value": value, "public": false, "masked": false, "raw": false })
         });
-        predefined.chain(environment).chain(own_variables(&self.variables)).chain(given).collect()
+        let inherited = context.inherited.iter().map(|(key, value)| {
+            json!({ "key": key, "value": value, "public": false, "masked": false, "raw": false })
+        });
+        predefined
+            .chain(environment)
+            .chain(own_variables(&self.variables))
+            .chain(inherited)
+            .chain(given)
+            .collect()
     }
 
     /// `before_script` and `script` are one step, as the shell's state goes from one to the other.
@@ -111,6 +120,15 @@ impl Job {
         }
         steps.into()
     }
+}
+
+fn dependency(dependency: &Dependency) -> Value {
+    json!({
+        "id": dependency.id,
+        "name": dependency.name,
+        "token": "",
+        "artifacts_file": { "filename": dependency.file_name, "size": dependency.size },
+    })
 }
 
 fn own_variables(variables: &IndexMap<String, Variable>) -> impl Iterator<Item = Value> {

@@ -3,14 +3,17 @@
 use indexmap::{IndexMap, IndexSet};
 
 use crate::{
+    conditions::{Conditions, WorkTree},
+    context::ExecContext,
     error::{Error, Location, Result, nearest},
     extends,
     files::Files,
     include::Includer,
-    job::{self, Job, Reader},
+    job::{self, Inherited, Job, Reader},
     node::{Budget, Map, Node, Value},
     parallel, reference,
     variables::{self, Variable},
+    workflow::Workflow,
 };
 
 /// All that a CI file says.
@@ -20,8 +23,9 @@ pub struct Pipeline {
     pub stages: Vec<String>,
     /// The jobs by name, in the order of the file.
     pub jobs: IndexMap<String, Job>,
-    /// `workflow` as it is written.
-    pub workflow: Option<serde_json::Value>,
+    /// Variables of the top of the file.
+    pub variables: IndexMap<String, Variable>,
+    pub(crate) workflow: Workflow,
     /// What is doubtful in the files.
     pub warnings: Vec<String>,
 }
@@ -69,8 +73,26 @@ impl Pipeline {
     ///
     /// With the first mistake in the file or in one that it includes.
     pub fn load(files: &dyn Files, path: &str) -> Result<Self> {
+        Self::read(files, path, None)
+    }
+
+    /// As [`Self::load`], for an event: conditions of `include` are evaluated, and paths in it may have variables.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn load_for(
+        files: &dyn Files,
+        path: &str,
+        context: &ExecContext,
+        tree: &dyn WorkTree,
+    ) -> Result<Self> {
+        Self::read(files, path, Some(Conditions::of_pipeline(context, tree, std::iter::empty())))
+    }
+
+    fn read(files: &dyn Files, path: &str, conditions: Option<Conditions<'_>>) -> Result<Self> {
         let mut budget = Budget::new();
-        let mut includer = Includer::new(files, &mut budget);
+        let mut includer = Includer::new(files, conditions.as_ref(), &mut budget);
         let config = includer.load(path, &mut Vec::new())?;
         let warnings = std::mem::take(&mut includer.warnings);
         let config = extends::resolve(config, &mut budget)?;
@@ -123,7 +145,8 @@ fn assemble(path: &str, config: &Map, warnings: Vec<String>, budget: &mut Budget
         ));
     }
     let stages = stages.into_iter().collect();
-    Ok(Pipeline { stages, jobs, workflow: config.get("workflow").map(Node::to_json), warnings })
+    let workflow = Workflow::read(config.get("workflow"))?;
+    Ok(Pipeline { stages, jobs, variables: globals, workflow, warnings })
 }
 
 fn unknown_stage(job: &Job, stages: &IndexSet<String>) -> Error {
@@ -236,30 +259,14 @@ fn instances(
     budget.charge_amount(&node.at, inherited.len(), bytes)?;
 
     let resolved = Node::new(node.at.clone(), Value::Map(map));
-    let job = job::job(name, &resolved, &inherited)?;
+    let mut job = job::job(name, &resolved, &inherited)?;
+    job.scope.inherited = inherits_variable;
     let Some(parallel) = own.get("parallel").filter(|node| !node.is_null()) else { return Ok(vec![job]) };
     let variants = parallel::variants(reader, name, parallel)?;
     for _ in &variants {
         budget.charge_amount(&node.at, resolved.count() + inherited.len(), resolved.weight() + bytes)?;
     }
     Ok(variants.into_iter().map(|variant| variant.of(&job)).collect())
-}
-
-/// What a job inherits.
-enum Inherited {
-    All,
-    None,
-    Only(Vec<String>),
-}
-
-impl Inherited {
-    fn has(&self, name: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::None => false,
-            Self::Only(names) => names.iter().any(|only| only == name),
-        }
-    }
 }
 
 fn inherited(reader: Reader<'_>, inherit: Option<&Map>, key: &str) -> Result<Inherited> {

@@ -1,24 +1,49 @@
 //! The `CI_*` variables that a server sets.
 
-use crate::{context::ExecContext, job::Job};
+use crate::{
+    context::{ExecContext, MergeRequest},
+    job::{Job, When},
+};
 
 /// Predefined variables of a job. What a runner adds itself, such as `CI_PROJECT_DIR`, is not here; neither is
 /// `CI_JOB_TOKEN`, as no server would accept one.
 pub(crate) fn variables(job: &Job, context: &ExecContext) -> Vec<(&'static str, String)> {
-    let commit = &context.commit;
-    let message = commit.message.trim_end();
-    let (title, description) = message.split_once('\n').unwrap_or((message, ""));
     let mut found = vec![
         ("CI", "true".into()),
         ("GITLAB_CI", "true".into()),
         ("CI_PIPELINE_ID", context.pipeline_id.to_string()),
-        ("CI_PIPELINE_IID", context.pipeline_id.to_string()),
-        ("CI_PIPELINE_SOURCE", "push".into()),
         ("CI_JOB_ID", context.job_id.to_string()),
+    ];
+    found.extend(of_job(job));
+    found.extend(of_pipeline(context));
+    found
+}
+
+/// Those of a job that are known before it exists, which its rules may ask for.
+pub(crate) fn of_job(job: &Job) -> Vec<(&'static str, String)> {
+    let mut found = vec![
         ("CI_JOB_NAME", job.name.clone()),
         ("CI_JOB_NAME_SLUG", slug(&job.name)),
         ("CI_JOB_STAGE", job.stage.clone()),
         ("CI_NODE_TOTAL", job.instance.map_or(1, |instance| instance.total).to_string()),
+    ];
+    if let Some(instance) = job.instance {
+        found.push(("CI_NODE_INDEX", instance.index.to_string()));
+    }
+    if job.when == When::Manual {
+        found.push(("CI_JOB_MANUAL", "true".into()));
+    }
+    found
+}
+
+/// Those that all jobs of a pipeline share and that are known before the pipeline exists.
+pub(crate) fn of_pipeline(context: &ExecContext) -> Vec<(&'static str, String)> {
+    let commit = &context.commit;
+    let message = commit.message.trim_end();
+    let (title, description) = message.split_once('\n').unwrap_or((message, ""));
+    let mut found = vec![
+        ("CI_PIPELINE_IID", context.pipeline_id.to_string()),
+        ("CI_PIPELINE_SOURCE", context.source.to_string()),
         ("CI_CONFIG_PATH", context.config_path.clone()),
         ("CI_REPOSITORY_URL", context.sources.repo_url.clone()),
         ("CI_COMMIT_SHA", commit.sha.clone()),
@@ -26,8 +51,7 @@ pub(crate) fn variables(job: &Job, context: &ExecContext) -> Vec<(&'static str, 
         ("CI_COMMIT_BEFORE_SHA", "0".repeat(commit.sha.len())),
         ("CI_COMMIT_REF_NAME", commit.ref_name.clone()),
         ("CI_COMMIT_REF_SLUG", slug(&commit.ref_name)),
-        ("CI_COMMIT_REF_PROTECTED", "false".into()),
-        (if commit.is_tag { "CI_COMMIT_TAG" } else { "CI_COMMIT_BRANCH" }, commit.ref_name.clone()),
+        ("CI_COMMIT_REF_PROTECTED", commit.is_protected.to_string()),
         ("CI_COMMIT_MESSAGE", commit.message.clone()),
         ("CI_COMMIT_TITLE", title.to_owned()),
         ("CI_COMMIT_DESCRIPTION", description.trim().to_owned()),
@@ -38,15 +62,45 @@ pub(crate) fn variables(job: &Job, context: &ExecContext) -> Vec<(&'static str, 
         ("GITLAB_USER_NAME", context.user.name.clone()),
         ("GITLAB_USER_EMAIL", context.user.email.clone()),
     ];
-    if let Some(instance) = job.instance {
-        found.push(("CI_NODE_INDEX", instance.index.to_string()));
-    }
-    if job.when == "manual" {
-        found.push(("CI_JOB_MANUAL", "true".into()));
+    match &context.merge_request {
+        Some(request) => merge_request(&mut found, context, request),
+        None if commit.is_tag => found.push(("CI_COMMIT_TAG", commit.ref_name.clone())),
+        None => found.push(("CI_COMMIT_BRANCH", commit.ref_name.clone())),
     }
     project(&mut found, context);
     server(&mut found, &context.server_url);
     found
+}
+
+/// A pipeline of a merge request has no branch. It is taken for the first of its project.
+fn merge_request(found: &mut Vec<(&'static str, String)>, context: &ExecContext, request: &MergeRequest) {
+    let project = &context.project;
+    let url = format!("{}/{}", context.server_url, project.path);
+    let title = context.commit.message.lines().next().unwrap_or_default();
+    found.extend([
+        ("CI_MERGE_REQUEST_ID", "1".to_owned()),
+        ("CI_MERGE_REQUEST_IID", "1".to_owned()),
+        ("CI_MERGE_REQUEST_REF_PATH", "refs/merge-requests/1/head".to_owned()),
+        ("CI_MERGE_REQUEST_EVENT_TYPE", "detached".to_owned()),
+        ("CI_MERGE_REQUEST_TITLE", title.to_owned()),
+        ("CI_MERGE_REQUEST_DRAFT", "false".to_owned()),
+        ("CI_MERGE_REQUEST_PROJECT_ID", project.id.to_string()),
+        ("CI_MERGE_REQUEST_PROJECT_PATH", project.path.clone()),
+        ("CI_MERGE_REQUEST_PROJECT_URL", url.clone()),
+        ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", project.id.to_string()),
+        ("CI_MERGE_REQUEST_SOURCE_PROJECT_PATH", project.path.clone()),
+        ("CI_MERGE_REQUEST_SOURCE_PROJECT_URL", url),
+        ("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", context.commit.ref_name.clone()),
+        ("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA", String::new()),
+        ("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", request.target_branch.clone()),
+        ("CI_MERGE_REQUEST_TARGET_BRANCH_SHA", String::new()),
+        (
+            "CI_MERGE_REQUEST_TARGET_BRANCH_PROTECTED",
+            (request.target_branch == project.default_branch).to_string(),
+        ),
+        ("CI_MERGE_REQUEST_DIFF_BASE_SHA", request.base_sha.clone()),
+        ("CI_OPEN_MERGE_REQUESTS", format!("{}!1", project.path)),
+    ]);
 }
 
 fn project(found: &mut Vec<(&'static str, String)>, context: &ExecContext) {

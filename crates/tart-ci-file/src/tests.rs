@@ -3,11 +3,12 @@
 mod errors;
 mod hostile;
 mod payload;
+mod plans;
 mod resolution;
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use crate::{Files, Job, Pipeline};
+use crate::{Files, Job, Pipeline, When};
 
 /// Files in memory.
 struct Memory(BTreeMap<String, String>);
@@ -76,7 +77,7 @@ fn show(job: &Job) -> String {
         put("cache", Some(format!("{cache:?}")));
     }
     put("instance", job.instance.map(|instance| format!("{}/{}", instance.index, instance.total)));
-    put("when", (job.when != "on_success").then(|| job.when.clone()));
+    put("when", (job.when != When::OnSuccess).then(|| job.when.as_str().to_owned()));
     put(
         "raw",
         (!job.raw.is_empty())

@@ -4,6 +4,7 @@ pub mod context;
 pub mod dirs;
 pub mod flags;
 pub mod git;
+pub mod inputs;
 pub mod literal;
 pub mod log;
 pub mod mask;

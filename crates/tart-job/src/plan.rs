@@ -8,6 +8,7 @@ use crate::context::RunnerContext;
 use crate::dirs::{DirsError, DirsRequest, JobDirs};
 use crate::flags::{FeatureFlags, Flag};
 use crate::git::{GitConfig, GitConfigRequest, Remote, RemoteError, RemoteRequest, SshAddress};
+use crate::inputs::InputsError;
 use crate::log::LogOptions;
 use crate::mask::MaskRules;
 use crate::outcome::{Failure, JobStatus};
@@ -28,6 +29,9 @@ pub enum PlanError {
     /// No address for the sources.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// Its inputs cannot be put into it.
+    #[error(transparent)]
+    Inputs(#[from] InputsError),
     /// The job asks for options of executors that do not exist.
     #[error("unsupported executor options: {}", .0.join(", "))]
     UnsupportedOptions(Vec<String>),
@@ -290,7 +294,12 @@ fn git_depth(payload: &JobPayload) -> u32 {
     u32::try_from(payload.git_info.depth).unwrap_or(0)
 }
 
-fn resolve_flags(payload: &JobPayload, context: &RunnerContext, warnings: &mut Vec<String>) -> FeatureFlags {
+/// The feature flags of a job; what is wrong with them is added to the warnings.
+pub(crate) fn resolve_flags(
+    payload: &JobPayload,
+    context: &RunnerContext,
+    warnings: &mut Vec<String>,
+) -> FeatureFlags {
     let job: HashMap<&str, &str> =
         payload.variables.iter().map(|variable| (variable.key.as_str(), variable.value.as_str())).collect();
     let environment: HashMap<&str, &str> =

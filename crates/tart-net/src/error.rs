@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use tart_root_helper::HelperError;
+
 use crate::Endpoint;
 
 /// A network could not be planned or attached.
@@ -66,10 +68,21 @@ pub enum NetError {
         /// Its answer.
         source: io::Error,
     },
+    /// The root helper did not do it.
+    #[error(transparent)]
+    Helper(#[from] HelperError),
 }
 
 impl NetError {
     pub(crate) fn system(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::System { what: what.into(), source: source.into() }
+    }
+    /// The error with what caused it, for who has only the text.
+    pub(crate) fn explained(&self) -> String {
+        let mut text = self.to_string();
+        if let Self::System { source, .. } = self {
+            text = format!("{text}: {source}");
+        }
+        text
     }
 }

@@ -59,3 +59,14 @@ pub enum NicLink {
         namespace: Arc<OwnedFd>,
     },
 }
+
+impl NicLink {
+    /// The descriptor that a monitor is given.
+    pub(crate) fn descriptor(&self) -> &OwnedFd {
+        match self {
+            Self::Stream(descriptor) | Self::Tap(descriptor) | Self::Device { namespace: descriptor, .. } => {
+                descriptor
+            }
+        }
+    }
+}

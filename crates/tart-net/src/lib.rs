@@ -8,7 +8,7 @@
 //! * [`PasstNetwork`]: a network device whose packets the `passt` program turns into ordinary sockets of the host.
 //!   What only the host can reach (its loopback, services of Tart itself) is still relayed.
 //! * [`NetnsNetwork`]: a network device in a network namespace of the guest's own, whose rules are the kernel's. Needs
-//!   the rights to make namespaces and rules.
+//!   the rights to make namespaces and rules, or a root helper that has them ([`serve_network`]).
 //! * [`NoNetwork`]: nothing but services of Tart itself.
 
 mod copy;
@@ -27,7 +27,7 @@ mod relay;
 pub use endpoint::Endpoint;
 pub use error::NetError;
 pub use guest::{GuestNetwork, Nic, NicLink};
-pub use netns::{NetnsNetwork, NetnsOptions};
+pub use netns::{NetnsNetwork, NetnsOptions, NetworkServer, NetworkServerOptions, serve_network};
 pub use network::{
     Allowed, AttachRequest, Attachment, Carried, Denied, Network, RelayTargets, Reservation, StreamService,
     Target, Usage,

@@ -9,12 +9,17 @@
 //! change with guests.
 
 mod address;
+mod admit;
 mod busy;
 mod counts;
 mod dns;
+mod helped;
 mod host;
+mod pool;
+mod request;
 mod routes;
 mod rules;
+mod serve;
 mod space;
 mod system;
 
@@ -22,7 +27,7 @@ use std::{
     fs,
     net::{IpAddr, UdpSocket},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,11 +40,14 @@ use crate::{
     RelayTargets, Reservation, Target, Usage, plan, relay::RelayAttachment,
 };
 use address::{GATEWAY, GATEWAY6, GUEST, GUEST_MAC, GUEST_PREFIX, GUEST_PREFIX6, GUEST6};
-use busy::Busy;
 use dns::{Forwarder, Names, Serving};
-use host::{Host, HostOptions};
+use helped::Helper;
+use host::{Facts, Host};
+use pool::Pool;
+use rules::Policy;
+pub use serve::{NetworkServer, NetworkServerOptions, serve_network};
 use space::Space;
-use system::Namespace;
+use system::{HostSide, Namespace};
 
 pub(crate) const NAME: &str = "netns";
 
@@ -55,11 +63,14 @@ pub struct NetnsOptions {
     pub ready: usize,
     /// Monitors are given the names of tap devices instead of open ones.
     pub named_taps: bool,
+    /// Where a root helper listens that makes the namespaces, for a process without the rights to. The helper keeps
+    /// some ready then.
+    pub helper: Option<PathBuf>,
 }
 
 impl Default for NetnsOptions {
     fn default() -> Self {
-        Self { namespace: None, ready: 2, named_taps: false }
+        Self { namespace: None, ready: 2, named_taps: false, helper: None }
     }
 }
 
@@ -67,113 +78,50 @@ impl Default for NetnsOptions {
 /// of the host or of other guests.
 #[derive(Debug)]
 pub struct NetnsNetwork {
-    shared: Arc<Shared>,
-    busy: Busy,
+    maker: Maker,
+    side: HostSide,
+    facts: Arc<Facts>,
 }
 
+/// Who makes namespaces.
 #[derive(Debug)]
-struct Shared {
-    /// Dropped before the host, which they are links of.
-    ready: Mutex<Ready>,
-    host: Arc<Host>,
-}
-
-/// Namespaces for guests to come.
-#[derive(Debug)]
-struct Ready {
-    spaces: Vec<Space>,
-    wanted: usize,
-    /// A thread makes more.
-    filling: bool,
-}
-
-impl Shared {
-    fn ready(&self) -> MutexGuard<'_, Ready> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes as many namespaces as are wanted.
-    fn fill(&self) {
-        loop {
-            let mut ready = self.ready();
-            if ready.spaces.len() >= ready.wanted {
-                ready.filling = false;
-                return;
-            }
-            drop(ready);
-            match Space::create_here(self.host.clone()) {
-                Ok(space) => self.ready().spaces.push(space),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot prepare a network for the next guest");
-                    self.ready().filling = false;
-                    return;
-                }
-            }
-        }
-    }
+enum Maker {
+    Own(Pool),
+    Helper(Helper),
 }
 
 impl NetnsNetwork {
-    /// Prepares the host: its rules for guests, and a first namespace, which proves that it can be done.
+    /// Prepares the host: its rules for guests, and a first namespace, which proves that it can be done. With a helper,
+    /// that has done so.
     ///
     /// # Errors
     /// What is missing, and what to do about it.
     pub async fn start(options: NetnsOptions) -> Result<Self, NetError> {
+        let NetnsOptions { namespace, ready, named_taps, helper } = options;
+        if let Some(socket) = helper {
+            let side = match namespace {
+                None => HostSide::Here,
+                Some(path) => HostSide::In(
+                    Namespace::open(&path)
+                        .map_err(|e| NetError::system("open the host's network namespace", e))?,
+                ),
+            };
+            let helper = Helper { socket, named_taps, side: side.clone() };
+            let facts = Arc::new(helper.describe().await?.facts);
+            return Ok(Self { maker: Maker::Helper(helper), side, facts });
+        }
         if let Some(capability) = system::missing_capability() {
-            let what = format!("be used without {capability}: run Tart as root, or use `mode = \"passt\"`");
+            let what = format!(
+                "be used without {capability}: run Tart as root, or `tart root-helper` beside it, or use \
+                 `mode = \"passt\"`"
+            );
             return Err(NetError::Unable { network: NAME, what });
         }
-        let wanted = options.ready;
-        let prepare = system::on_thread((), move || {
-            let namespace = match &options.namespace {
-                None => Namespace::own(),
-                Some(path) => Namespace::open(path),
-            };
-            let namespace =
-                namespace.map_err(|e| NetError::system("open the host's network namespace", e))?;
-            let options = HostOptions { named_taps: options.named_taps, ..HostOptions::of(&namespace)? };
-            Host::prepare(namespace, options)
-        });
-        let host = Arc::new(prepare.await?);
-        let first = Space::create(host.clone()).await?;
-        let busy = host.busy.clone();
-        let ready = Ready { spaces: vec![first], wanted, filling: false };
-        Ok(Self { shared: Arc::new(Shared { ready: Mutex::new(ready), host }), busy })
-    }
-
-    /// A namespace that no guest has used.
-    async fn take(&self) -> Result<Space, NetError> {
-        let ready = self.shared.ready().spaces.pop();
-        let space = match ready {
-            Some(space) => space,
-            None => Space::create(self.shared.host.clone()).await?,
-        };
-        self.refill()?;
-        Ok(space)
-    }
-
-    /// Makes namespaces for the next guests, on a thread.
-    fn refill(&self) -> Result<(), NetError> {
-        let mut ready = self.shared.ready();
-        if ready.filling {
-            return Ok(());
-        }
-        let (shared, at_work) = (self.shared.clone(), self.busy.begin());
-        system::spawn(move || {
-            shared.fill();
-            drop(shared);
-            drop(at_work);
-        })?;
-        ready.filling = true;
-        Ok(())
-    }
-}
-
-impl Drop for NetnsNetwork {
-    fn drop(&mut self) {
-        // A thread that the process's end cut short could not undo what was done to the host.
-        self.shared.ready().wanted = 0;
-        self.busy.wait();
+        let host = Host::find(namespace).await?;
+        let (side, facts) = (HostSide::In(host.namespace.clone()), host.facts.clone());
+        let pool = Pool::new(host, named_taps, ready);
+        pool.prove().await?;
+        Ok(Self { maker: Maker::Own(pool), side, facts })
     }
 }
 
@@ -184,29 +132,33 @@ impl Network for NetnsNetwork {
     }
 
     fn describe(&self) -> String {
-        let facts = &self.shared.host.facts;
+        let facts = &self.facts;
         let firewall = facts.firewall.as_ref().map_or_else(String::new, |chain| {
             format!("; this host's chain `{chain}` drops what no rule of it accepts: let devices `tart-*` pass there")
         });
         let families =
             if facts.ipv6 { "IPv4 and IPv6" } else { "IPv4 (not IPv6, which this host does not route)" };
+        let helped = if matches!(self.maker, Maker::Helper(_)) { " (by the root helper)" } else { "" };
         format!(
-            "netns: jobs reach public addresses by {families} and what the configuration allows; neither this host, \
-             its networks nor each other{firewall}"
+            "netns{helped}: jobs reach public addresses by {families} and what the configuration allows; neither this \
+             host, its networks nor each other{firewall}"
         )
     }
 
     async fn reserve(&self, _id: &str) -> Result<Box<dyn Reservation>, NetError> {
-        let space = self.take().await?;
+        let space = match &self.maker {
+            Maker::Own(pool) => pool.take().await?,
+            Maker::Helper(helper) => helper.create().await?,
+        };
         let nic = Nic { mac: GUEST_MAC.to_owned(), link: space.link.clone() };
-        Ok(Box::new(NetnsReservation { host: self.shared.host.clone(), nic, space }))
+        Ok(Box::new(NetnsReservation { side: self.side.clone(), nic, space }))
     }
 }
 
 /// A namespace whose guest has no address yet, so that whatever it sends is dropped as forged.
 #[derive(Debug)]
 struct NetnsReservation {
-    host: Arc<Host>,
+    side: HostSide,
     /// Dropped before the namespace that it is of.
     nic: Nic,
     space: Space,
@@ -219,11 +171,12 @@ impl Reservation for NetnsReservation {
     }
 
     async fn attach(self: Box<Self>, request: &AttachRequest) -> Result<Box<dyn Attachment>, NetError> {
-        let Self { host, nic, mut space } = *self;
+        let Self { side, nic, mut space } = *self;
+        let facts = space.facts.clone();
         let egress = &request.egress;
         let mut relayed = Vec::new();
         for allowed in &request.allowed {
-            if !egress.is_default() || needs_relay(&host, allowed).await {
+            if !egress.is_default() || needs_relay(&side, &facts, allowed).await {
                 relayed.push(allowed.clone());
             }
         }
@@ -231,24 +184,23 @@ impl Reservation for NetnsReservation {
         let mut relay = RelayAttachment::new(&request.id, plan, RelayOptions::default());
 
         if !egress.is_default() {
-            space.rule(egress).await?;
+            space.hand.rule(Policy::from(egress)).await?;
         }
         if let Some(bytes) = request.bandwidth {
-            space.shape(bytes).await?;
+            space.hand.shape(bytes).await?;
         }
         let servers = nameservers(&request.nameservers);
         let sockets = space.take_dns()?;
-        let dns =
-            Forwarder::start(sockets, Names::new(egress), servers, host.clone(), space.namespace.clone())?;
+        let dns = Forwarder::start(sockets, Names::new(egress), servers, side, space.hand.clone())?;
 
         let network = relay.guest_mut();
         let mut interface = Interface {
             mac: GUEST_MAC.to_owned(),
             addresses: vec![format!("{GUEST}/{GUEST_PREFIX}")],
             gateways: vec![GATEWAY.to_string()],
-            mtu: Some(host.facts.mtu),
+            mtu: Some(facts.mtu),
         };
-        if host.facts.ipv6 {
+        if facts.ipv6 {
             interface.addresses.push(format!("{GUEST6}/{GUEST_PREFIX6}"));
             interface.gateways.push(GATEWAY6.to_string());
         }
@@ -262,12 +214,12 @@ impl Reservation for NetnsReservation {
 
 /// Whether an endpoint is one that guests do not reach as such: a service of Tart, on the host, or in a private
 /// network.
-async fn needs_relay(host: &Host, allowed: &Allowed) -> bool {
+async fn needs_relay(side: &HostSide, facts: &Facts, allowed: &Allowed) -> bool {
     let endpoint = match &allowed.target {
         Target::Service(_) => return true,
         Target::Tcp(endpoint) if endpoint.is_loopback() || *endpoint != allowed.endpoint => return true,
         // A firewall that may drop what guests send must not keep jobs from their server.
-        Target::Tcp(_) if host.facts.firewall.is_some() => return true,
+        Target::Tcp(_) if facts.firewall.is_some() => return true,
         Target::Tcp(endpoint) => endpoint,
     };
     let Ok(Ok(addresses)) = timeout(RESOLVE_LIMIT, lookup_host((endpoint.host(), endpoint.port()))).await
@@ -278,12 +230,11 @@ async fn needs_relay(host: &Host, allowed: &Allowed) -> bool {
     // IPv4 is what every guest has.
     let public: Vec<IpAddr> = addresses
         .map(|address| address.ip())
-        .filter(|ip| ip.is_ipv4() && host.facts.connected.leaves(*ip))
+        .filter(|ip| ip.is_ipv4() && facts.connected.leaves(*ip))
         .collect();
     // An address that can be bound is the host's own.
     let own = move || Ok(public.is_empty() || public.iter().any(|ip| UdpSocket::bind((*ip, 0)).is_ok()));
-    let own = host.namespace.run(own);
-    own.await.unwrap_or(true)
+    side.run(own).await.unwrap_or(true)
 }
 
 /// The name servers of this host, if no others are asked for.
@@ -315,7 +266,7 @@ impl Attachment for NetnsAttachment {
 
     async fn usage(&self) -> Usage {
         let mut usage = self.relay.usage().await;
-        match self.space.counts().await {
+        match self.space.hand.counts().await {
             Ok(counts) => {
                 usage.counters.connections += counts.connections;
                 usage.counters.refused += counts.denied;

@@ -7,10 +7,12 @@ use std::{
     str::FromStr,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{NetError, endpoint::is_host_name};
 
 /// Rules of one list at most.
-const MAX_RULES: usize = 256;
+pub(crate) const MAX_RULES: usize = 256;
 
 /// What the guests of a runner may reach, and to what a job narrows that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,7 +36,8 @@ impl Egress {
 }
 
 /// One entry of a list: an address, a network or a name, and perhaps ports.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Rule {
     pub(crate) target: Destination,
     /// TCP and UDP ports; every protocol without them.
@@ -127,6 +130,20 @@ impl FromStr for Rule {
     }
 }
 
+impl TryFrom<String> for Rule {
+    type Error = NetError;
+
+    fn try_from(text: String) -> Result<Self, NetError> {
+        text.parse()
+    }
+}
+
+impl From<Rule> for String {
+    fn from(rule: Rule) -> Self {
+        rule.to_string()
+    }
+}
+
 fn parse_ports(text: &str) -> Option<RangeInclusive<u16>> {
     let port = |text: &str| text.parse().ok().filter(|port: &u16| *port > 0);
     let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -141,12 +158,12 @@ fn network(address: &str, prefix: &str) -> Option<Destination> {
 }
 
 /// Bits of an address of its family.
-fn bits(address: IpAddr) -> u8 {
+pub(crate) fn bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
 /// The first address of a network.
-fn first(address: IpAddr, prefix: u8) -> IpAddr {
+pub(crate) fn first(address: IpAddr, prefix: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
+use tokio_util::io::ReaderStream;
 
 pub(crate) use place::object_store;
 pub use place::{CachePlace, ObjectCaches};
@@ -28,6 +29,21 @@ const LOST: Duration = Duration::from_secs(24 * 3600);
 
 /// The lock of whoever removes archives.
 const LOCK: &str = "lock";
+
+/// Bytes of an archive that are read at once.
+const PIECE: usize = 64 * 1024;
+
+/// An archive, piece by piece.
+pub(crate) fn pieces(file: File) -> ReaderStream<tokio::fs::File> {
+    ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE)
+}
+
+/// Does what blocks in a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten()
+}
 
 /// The caches of all runners of a host.
 #[derive(Debug, Clone)]
@@ -56,6 +72,11 @@ impl CacheScope {
     #[must_use]
     pub fn directory(path: &Path) -> Self {
         Self(format!("directory\0{}", path.display()))
+    }
+
+    /// One job's of a directory.
+    pub(crate) fn job(path: &Path, name: &str) -> Self {
+        Self(format!("directory\0{}\0job\0{name}", path.display()))
     }
 }
 
@@ -102,10 +123,30 @@ impl CacheStore {
         self.0.quota
     }
 
-    /// Removes what was not used for longest until the rest fits.
-    fn evict(&self, newest: &Path) -> io::Result<()> {
+    /// Removes all archives of somebody. Blocks.
+    pub(crate) fn clear(&self, scope: &CacheScope) -> io::Result<()> {
+        let directory = self.directory(scope);
+        if !directory.exists() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        for entry in fs::read_dir(directory)?.flatten() {
+            if !entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> io::Result<File> {
         let lock = File::options().create(true).truncate(false).write(true).open(self.0.root.join(LOCK))?;
         flock(&lock, FlockOperation::LockExclusive)?;
+        Ok(lock)
+    }
+
+    /// Removes what was not used for longest until the rest fits.
+    fn evict(&self, newest: &Path) -> io::Result<()> {
+        let _lock = self.lock()?;
         let mut archives = Vec::new();
         for directory in fs::read_dir(&self.0.root)?.flatten().filter(|entry| entry.path().is_dir()) {
             for entry in fs::read_dir(directory.path())?.flatten() {

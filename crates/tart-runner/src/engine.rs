@@ -18,14 +18,13 @@ mod transfer;
 use std::fmt;
 use std::sync::Arc;
 
-use tart_gitlab::JobHandle;
 use tart_job::Level;
 use tart_job::context::RunnerContext;
 use tart_job::flags::Flag;
 use tart_job::log::{LogOptions, feature_flags_line, running_on_line, running_with_line};
 use tart_job::mask::MaskRules;
 use tart_job::outcome::{Failure, Verdict};
-use tart_job::plan::JobPlan;
+use tart_job::plan::{JobPlan, PlanError};
 use tart_job::stages::Stage;
 use tart_net::Allowed;
 use tart_spec::JobPayload;
@@ -36,7 +35,7 @@ pub use log::JobLogSink;
 pub use report::{JobReport, JobUsage, Timings};
 pub use terminal::JobSession;
 
-use crate::{CachePlace, HostSetup};
+use crate::{ArtifactPlace, CachePlace, HostSetup};
 use control::Control;
 use job::Job;
 use log::JobLog;
@@ -56,8 +55,8 @@ pub struct JobRun {
     pub allowed: Vec<Allowed>,
     /// The image to use whatever the job and the configuration say: a name or a path of the host.
     pub image: Option<String>,
-    /// The job on its server: where its artifacts go, and where those of other jobs come from.
-    pub artifacts: Option<JobHandle>,
+    /// Where its artifacts go, and where those of other jobs come from; without it, it has none.
+    pub artifacts: Option<ArtifactPlace>,
     /// Where its caches are; without it, it has none.
     pub cache: Option<CachePlace>,
     /// Lets people into it by a terminal.
@@ -114,7 +113,9 @@ pub async fn run_job(
     observer: &dyn JobObserver,
 ) -> JobReport {
     let start = Instant::now();
-    let plan = JobPlan::new(&run.payload, &run.context);
+    let plan = tart_job::inputs::interpolate(&mut run.payload, &run.context)
+        .map_err(PlanError::from)
+        .and_then(|()| JobPlan::new(&run.payload, &run.context));
     let mut log = JobLog::new(log_options(&run, plan.as_ref().ok()), Box::new(sink));
     write_header(&mut log, &run, plan.as_ref().ok());
     let mut control = Control::new(signal);

@@ -15,7 +15,7 @@ use tart_guest::{Guest, GuestError, Listener};
 use tart_job::dirs::JobDirs;
 use tart_net::{Allowed, AttachRequest, Attachment, Egress, NetError, Rule, Usage};
 use tart_proto::message::{Configure, Hello, MountStep, Root};
-use tart_vmm::{Machine, MachineDir, VmmError};
+use tart_vmm::{Machine, MachineCounters, MachineDir, VmmError};
 use tokio::time::Instant;
 
 use crate::HostSetup;
@@ -174,7 +174,11 @@ impl JobGuest {
     pub(crate) async fn end(self) -> (u64, Usage) {
         let Self { guest, _listeners, machine, attachment, scratch, dir, .. } = self;
         drop((guest, _listeners));
+        let counters = machine.counters().await;
         machine.kill().await;
+        if let Some(counters) = counters {
+            counted(machine.id(), &counters);
+        }
         drop(machine);
         let usage = attachment.usage().await;
         attachment.detach().await;
@@ -182,6 +186,19 @@ impl JobGuest {
         // Giving back the blocks of a full disk takes a moment.
         let _gone = tokio::task::spawn_blocking(move || drop((scratch, dir))).await;
         (used, usage)
+    }
+}
+
+/// Notes what a monitor counted of its machine.
+fn counted(id: &str, counters: &MachineCounters) {
+    let MachineCounters { disks, network, agent, forbidden_calls, lost_reports } = counters;
+    tracing::debug!(id, ?disks, ?network, ?agent, lost_reports, "what the machine's devices did");
+    if *forbidden_calls > 0 {
+        tracing::warn!(
+            id,
+            forbidden_calls,
+            "a monitor made system calls that its filter forbids: its guest may have broken out into it"
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod jailer;
 mod network;
+mod places;
 mod template;
 
 use std::fmt;
@@ -20,13 +21,14 @@ use tart_proto::time::scaled;
 use tart_registry::{RegistryError, RegistrySettings};
 use tart_vmm::{
     Accel, AgentStream, Bucket, Choice, Driver, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning,
-    Guard, HugePages, MachineSpec, Origin, PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir, Snapshot,
-    VmmError, choose,
+    Guard, HugePages, Isolation, IsolationOptions, MachineSpec, Origin, PROBE_LIMIT, Probe, QemuDriver,
+    QemuOptions, RunDir, Snapshot, VmmError, choose,
 };
 use tokio::sync::watch;
 
 use crate::CacheStore;
 use crate::guest::{Factory, Pool, template_disks};
+pub(crate) use places::Places;
 
 /// Name of the file with the result of the KVM probe, in the state directory.
 const PROBE_CACHE: &str = "kvm-probe.json";
@@ -36,6 +38,9 @@ const RUN_DIR: &str = "run";
 
 /// Name of the directory of caches, in the state directory.
 const CACHE_DIR: &str = "cache";
+
+/// Where users of machines are locked, by all runners of a host.
+const UID_LOCKS: &str = "/run/tart/uids";
 
 /// Why this host cannot run jobs.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +91,7 @@ pub struct HostSetup {
     pub(crate) boot: BootAssets,
     /// Dropped before what its machines use.
     pub(crate) pool: Option<Pool>,
-    pub(crate) run_dir: Arc<RunDir>,
+    pub(crate) places: Places,
     pub(crate) config: MicroVm,
     /// Where caches of jobs are kept, if they can be.
     pub(crate) caches: Option<CacheStore>,
@@ -104,7 +109,8 @@ pub fn run_root(config: &MicroVm) -> PathBuf {
     state_dir(config).join(RUN_DIR)
 }
 
-fn state_dir(config: &MicroVm) -> PathBuf {
+/// Where a configuration has what outlives its jobs.
+pub(crate) fn state_dir(config: &MicroVm) -> PathBuf {
     config.state_dir.clone().unwrap_or_else(|| {
         let home = std::env::var_os("HOME").map(PathBuf::from);
         tart_config::default_state_dir(rustix::process::geteuid().is_root(), home.as_deref())
@@ -122,6 +128,7 @@ impl HostSetup {
         let (wanted, progress, pool) = (config.clone(), options.progress.clone(), options.pool);
         let assets = tokio::task::spawn_blocking(move || assets(&wanted, options));
         let (store, mut boot) = assets.await.map_err(|_| HostError::Interrupted)??;
+        let isolation = Isolation::new(&isolation(config))?;
         let (mut bare, mut guard) = (None, None);
         let (driver, choice): (Arc<dyn Driver>, Choice) = match firecracker_program(config) {
             Some(binary) => {
@@ -135,8 +142,8 @@ impl HostSetup {
                 (Arc::new(driver), Choice::required("Firecracker runs guests in no other way"))
             }
             None => {
-                let choice = acceleration(config, &boot, &run_dir).await?;
-                let options = QemuOptions { binary: None, acceleration: choice.acceleration };
+                let choice = acceleration(config, &boot, &run_dir, &isolation).await?;
+                let options = QemuOptions { binary: None, acceleration: choice.acceleration, helper: None };
                 (Arc::new(QemuDriver::new(options).await?), choice)
             }
         };
@@ -144,6 +151,12 @@ impl HostSetup {
         let named_taps = driver.capabilities().named_taps;
         let (network, mut notes) = network::choose(&config.network, &egress, named_taps).await?;
         notes.extend(bare);
+        let places = Places {
+            run_dir: Arc::new(run_dir),
+            isolation: Arc::new(isolation),
+            own_memory: driver.own_memory(),
+            bandwidth: config.disk_bandwidth.map(|bytes| bytes.bytes()),
+        };
         let mut setup = Self {
             driver,
             network,
@@ -151,7 +164,7 @@ impl HostSetup {
             images: open_images(store, config)?,
             boot,
             pool: None,
-            run_dir: Arc::new(run_dir),
+            places,
             config: config.clone(),
             caches: None,
             snapshot: None,
@@ -191,13 +204,12 @@ impl HostSetup {
             .extend(self.config.image.iter().filter(|image| image.starts_with('/')).map(PathBuf::from));
         let spec = MachineSpec {
             disks: template_disks(&self.boot.helper),
-            later_bytes: self.config.disk.bytes(),
             later_images,
             origin: Origin::Snapshot(snapshot),
             ..self.machine()
         };
-        let (driver, network, run_dir) = (self.driver.clone(), self.network.clone(), self.run_dir.clone());
-        Pool::start(pool, Factory { driver, network, run_dir, spec })
+        let (driver, network, places) = (self.driver.clone(), self.network.clone(), self.places.clone());
+        Pool::start(pool, Factory { driver, network, places, spec })
     }
 
     /// A machine of this host's jobs, without a name, disks and network.
@@ -214,7 +226,7 @@ impl HostSetup {
             disks: Vec::new(),
             nic: None,
             boot_limit: scaled(config.boot_timeout),
-            later_bytes: 0,
+            later_disk: None,
             later_images: Vec::new(),
             identity: None,
             cgroup: None,
@@ -243,6 +255,7 @@ impl HostSetup {
             self.choice.explain(),
             format!("guest kernel: {}", self.boot.release),
             format!("network: {}", self.network.describe()),
+            format!("isolation: {}", self.places.isolation),
             format!("assets: {}", self.images.store().root().display()),
             match &self.snapshot {
                 Some(snapshot) => {
@@ -360,7 +373,22 @@ async fn firecracker(
     FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), jailer, tuning }).await
 }
 
-async fn acceleration(config: &MicroVm, boot: &BootAssets, run_dir: &RunDir) -> Result<Choice, VmmError> {
+/// What machines are kept apart with.
+fn isolation(config: &MicroVm) -> IsolationOptions {
+    IsolationOptions {
+        uid_base: config.uid_base,
+        uid_count: config.uid_count,
+        locks: UID_LOCKS.into(),
+        cgroup_parent: config.cgroup_parent.clone(),
+    }
+}
+
+async fn acceleration(
+    config: &MicroVm,
+    boot: &BootAssets,
+    run_dir: &RunDir,
+    isolation: &Isolation,
+) -> Result<Choice, VmmError> {
     let wish = match config.accel {
         tart_config::Accel::Auto => Accel::Auto,
         tart_config::Accel::Kvm => Accel::Kvm,
@@ -372,8 +400,10 @@ async fn acceleration(config: &MicroVm, boot: &BootAssets, run_dir: &RunDir) -> 
         initrd: &boot.initrd,
         digest: &boot.digest,
         cache: &state_dir(config).join(PROBE_CACHE),
-        run_dir: run_dir.path(),
+        run_dir,
         limit: scaled(PROBE_LIMIT),
+        isolation,
+        helper: None,
     };
     let greet = |stream: AgentStream| -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
         Box::pin(greet(stream, scaled(PROBE_LIMIT)))

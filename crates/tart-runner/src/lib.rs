@@ -4,6 +4,7 @@
 //! gives a [`JobReport`]. Whoever starts jobs (the daemon, `tart exec`) brings the job's payload, a [`JobLogSink`] for
 //! its log, and a channel of [`JobSignal`]s to end it early.
 
+mod artifacts;
 mod cache;
 pub mod daemon;
 mod engine;
@@ -11,6 +12,7 @@ mod guest;
 mod host;
 pub mod local;
 
+pub use artifacts::{ArtifactPlace, LocalArtifacts};
 pub use cache::{CachePlace, CacheScope, CacheStore, ObjectCaches};
 pub use engine::{
     JobLogSink, JobObserver, JobReport, JobRun, JobSession, JobSignal, JobUsage, NoObserver, Timings, run_job,

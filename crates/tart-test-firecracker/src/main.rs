@@ -6,6 +6,7 @@
 
 mod arguments;
 mod plan;
+mod reports;
 mod rules;
 mod saved;
 mod server;

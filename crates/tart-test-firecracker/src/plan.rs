@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) prints: usize,
     /// Where the files that it saves lead instead.
     pub(crate) saves_links: Option<String>,
+    /// Lines that its guest makes it log.
+    pub(crate) warnings: usize,
     /// How its guest ends the machine after the start.
     pub(crate) exits: Option<u8>,
 }
@@ -43,6 +45,7 @@ impl Default for Plan {
             answer: None,
             prints: 0,
             saves_links: None,
+            warnings: 0,
             exits: None,
         }
     }

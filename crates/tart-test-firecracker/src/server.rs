@@ -14,6 +14,9 @@ use crate::{arguments::Arguments, plan::Plan, say, state::State};
 /// Longest body of a request, in bytes.
 const MAX_BODY: usize = 51_200;
 
+/// Exit code after a system call that the filter forbids.
+const FORBIDDEN_CALL: u8 = 148;
+
 /// Serves until the guest ends the machine; gives the exit code.
 pub(crate) async fn run(arguments: Arguments) -> Result<u8> {
     let plan = arguments.plan;
@@ -49,6 +52,9 @@ async fn answer(
     let (method, path) = (parts.method.to_string(), parts.uri.path().to_owned());
     let plan = state.borrow().plan.clone();
     if let Some((_, code)) = plan.dies_at.as_ref().filter(|(at, _)| *at == path) {
+        let reports = &mut state.borrow_mut().reports;
+        reports.log(&format!("[Error] Firecracker cannot go on at {path}"));
+        reports.flush(u64::from(*code == FORBIDDEN_CALL));
         std::process::exit((*code).into());
     }
     if plan.silent_at.as_deref() == Some(path.as_str()) {
@@ -87,6 +93,9 @@ fn start(state: &Rc<RefCell<State>>, plan: &Plan, ends: mpsc::UnboundedSender<u8
         tokio::task::spawn_local(vsock.play(plan.clone()));
     }
     let (prints, exits) = (plan.prints, plan.exits);
+    for number in 0..plan.warnings {
+        state.borrow().reports.log(&format!("[Warn] the guest did something strange, {number}"));
+    }
     tokio::task::spawn_local(async move {
         let mut out = std::io::stdout();
         let line =

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice::name_to_ind
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{plan::Plan, rules, vsock::Vsock};
+use crate::{plan::Plan, reports::Reports, rules, vsock::Vsock};
 
 pub(crate) const AFTER: &str = "The requested operation is not supported after starting the microVM.";
 pub(crate) const BEFORE: &str = "The requested operation is not supported before starting the microVM.";
@@ -21,6 +21,7 @@ pub(crate) const BEFORE: &str = "The requested operation is not supported before
 pub(crate) struct State {
     pub(crate) plan: Plan,
     pub(crate) vsock: Option<Vsock>,
+    pub(crate) reports: Reports,
     pub(crate) started: bool,
     pub(crate) paused: bool,
     /// A snapshot could not be loaded: the process ends.
@@ -78,6 +79,7 @@ impl State {
         Self {
             plan,
             vsock: None,
+            reports: Reports::default(),
             started: false,
             paused: false,
             broken: false,
@@ -151,6 +153,8 @@ impl State {
             check_id(id.unwrap_or_default(), own)?;
         }
         match top.as_str() {
+            "/logger" => self.reports.logger(body, minor)?,
+            "/metrics" => self.reports.metrics(text("metrics_path"), minor)?,
             "/machine-config" => {
                 self.machine(number("vcpu_count"), number("mem_size_mib"), text("huge_pages"))?;
                 self.memory_mib = number("mem_size_mib");
@@ -200,10 +204,15 @@ impl State {
             }
             Some("InstanceStart") => {
                 self.started = true;
+                self.reports.flush(0);
                 Ok((204, Value::Null))
             }
             Some("SendCtrlAltDel" | "FlushMetrics") if !self.started => Err(BEFORE.to_owned()),
-            Some("SendCtrlAltDel" | "FlushMetrics") => Ok((204, Value::Null)),
+            Some("FlushMetrics") => {
+                self.reports.flush(0);
+                Ok((204, Value::Null))
+            }
+            Some("SendCtrlAltDel") => Ok((204, Value::Null)),
             _ => Err("An error occurred when deserializing the json body of a request: unknown variant."
                 .to_owned()),
         }

@@ -5,7 +5,7 @@ mod probe;
 
 use std::{fmt, future::Future, path::Path, pin::Pin, time::Duration};
 
-use crate::{AgentStream, VmmError};
+use crate::{AgentStream, Isolation, RunDir, VmmError};
 use cache::{Cache, Key, Verdict};
 
 /// What the configuration asks for.
@@ -78,8 +78,12 @@ pub struct Probe<'a> {
     pub digest: &'a str,
     /// File that the result is kept in; its directory is made if missing.
     pub cache: &'a Path,
-    /// An existing directory for the probe's machine.
-    pub run_dir: &'a Path,
+    /// Where the probe's machine gets its directory.
+    pub run_dir: &'a RunDir,
+    /// What it is kept apart with, as those of jobs are.
+    pub isolation: &'a Isolation,
+    /// Socket of the root helper that starts it, if this process cannot.
+    pub helper: Option<&'a Path>,
     /// How long the guest may take until its agent answers.
     pub limit: Duration,
 }

@@ -33,13 +33,17 @@ impl Tail {
         Self(Arc::new(Mutex::new(Ring { bytes: VecDeque::new(), capacity })))
     }
 
+    /// Takes what was read next.
+    pub(crate) fn keep(&self, chunk: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
+    }
+
     /// Reads a stream to its end. It never stops reading for lack of space, so the writer never has to wait.
     pub(crate) async fn follow(self, mut from: impl AsyncRead + Unpin) {
         let mut buffer = vec![0; 4096];
         // An error ends the stream like its end does.
         while let Ok(len @ 1..) = from.read(&mut buffer).await {
-            let chunk = buffer.get(..len).unwrap_or_default();
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
+            self.keep(buffer.get(..len).unwrap_or_default());
         }
     }
 

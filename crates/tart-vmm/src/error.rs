@@ -46,6 +46,14 @@ pub enum VmmError {
         /// What is in the way, and what to do.
         reason: String,
     },
+    /// The root helper did not start a machine's monitor.
+    #[error("virtual machine `{id}` cannot be started")]
+    Helper {
+        /// The machine.
+        id: String,
+        /// Why not.
+        source: tart_root_helper::HelperError,
+    },
     /// The operating system refused something.
     #[error("cannot {what}")]
     System {

@@ -6,6 +6,7 @@ mod jail;
 mod kvm;
 mod machine;
 mod place;
+mod reports;
 mod requests;
 mod setting;
 mod version;
@@ -35,6 +36,9 @@ const JAILER: &str = "jailer";
 
 /// How long it may take to tell its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(20);
+
+/// Memory that it takes for itself, in bytes: a few MiB, and buffers of devices.
+const OWN_MEMORY: u64 = 128 << 20;
 
 /// How Firecracker is run.
 #[derive(Debug, Clone, Default)]
@@ -147,6 +151,10 @@ impl Driver for FirecrackerDriver {
 
     fn program(&self) -> &std::path::Path {
         &self.binary
+    }
+
+    fn own_memory(&self) -> u64 {
+        OWN_MEMORY
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -12,10 +12,13 @@ mod boot;
 mod cmdline;
 mod confine;
 mod console;
+mod counters;
 mod error;
 mod firecracker;
 mod host;
+mod isolation;
 mod machine;
+mod monitor;
 mod process;
 mod program;
 mod qemu;
@@ -26,13 +29,16 @@ mod supervised;
 
 pub use accel::{Accel, Acceleration, Choice, Greet, PROBE_LIMIT, Probe, choose};
 pub use boot::await_boot;
+pub use counters::{DeviceCounters, MachineCounters};
 pub use error::VmmError;
 pub use firecracker::{
     Bucket, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning, HugePages, Version, installed_jailer,
     kvm_problem,
 };
+pub use isolation::{Identity, Isolation, IsolationOptions, Limits};
 pub use machine::{AgentStream, Capabilities, Driver, ExitKind, Machine, MachineExit, ProcessStatus};
+pub use monitor::{MonitorServer, serve_monitor};
 pub use qemu::{QemuDriver, QemuOptions};
 pub use run_dir::{Guard, MachineDir, Reaped, RunDir, reap};
 pub use snapshot::Snapshot;
-pub use spec::{DiskSpec, Identity, MachineSpec, Origin};
+pub use spec::{DiskSpec, MachineSpec, Origin};

@@ -13,7 +13,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::{MachineSpec, Snapshot, VmmError};
+use crate::{MachineCounters, MachineSpec, Snapshot, VmmError};
 
 /// Starts machines.
 #[async_trait]
@@ -26,6 +26,9 @@ pub trait Driver: fmt::Debug + Send + Sync {
 
     /// The monitor's program.
     fn program(&self) -> &Path;
+
+    /// Bytes of the host's memory that a monitor takes at most, besides its guest's.
+    fn own_memory(&self) -> u64;
 
     /// What it can do beyond starting machines.
     fn capabilities(&self) -> Capabilities;
@@ -93,6 +96,11 @@ pub trait Machine: fmt::Debug + Send + Sync {
 
     /// The last 64 KiB of the console, and what the monitor itself said, without control characters.
     fn console_tail(&self) -> String;
+
+    /// What the monitor has counted so far. Nothing where it does not count, or does not say so in time.
+    async fn counters(&self) -> Option<MachineCounters> {
+        None
+    }
 }
 
 /// How a machine ended.
@@ -118,7 +126,8 @@ pub enum ExitKind {
 }
 
 /// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ProcessStatus {
     /// `exit(code)`.
     Code(i32),

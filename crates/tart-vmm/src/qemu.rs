@@ -1,20 +1,20 @@
 //! QEMU's `microvm` machine.
 
 mod args;
+mod confine;
 mod machine;
 mod migration;
 mod qmp;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
 
 use crate::{
-    Acceleration, Capabilities, Driver, Machine, MachineSpec, VmmError, cmdline, host, process::Launcher,
+    Acceleration, Capabilities, Driver, Machine, MachineSpec, VmmError, cmdline, host, monitor::Starter,
     program,
 };
 
@@ -31,6 +31,8 @@ pub struct QemuOptions {
     pub binary: Option<PathBuf>,
     /// How guest code is run.
     pub acceleration: Acceleration,
+    /// Socket of the root helper that starts it, if this process cannot give machines users itself.
+    pub helper: Option<PathBuf>,
 }
 
 /// Starts machines on QEMU.
@@ -40,7 +42,7 @@ pub struct QemuDriver {
     version: String,
     acceleration: Acceleration,
     tsc_khz: u64,
-    launcher: Arc<Launcher>,
+    starter: Starter,
 }
 
 impl QemuDriver {
@@ -54,9 +56,8 @@ impl QemuDriver {
         let tsc = tokio::task::spawn_blocking(host::tsc_khz).await;
         let tsc_khz =
             tsc.map_err(|e| VmmError::system("measure the processor's clock", std::io::Error::other(e)))?;
-        let launcher =
-            Launcher::start().map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
-        Ok(Self { binary, version, acceleration: options.acceleration, tsc_khz, launcher })
+        let starter = Starter::new(options.helper)?;
+        Ok(Self { binary, version, acceleration: options.acceleration, tsc_khz, starter })
     }
 }
 
@@ -72,6 +73,10 @@ impl Driver for QemuDriver {
 
     fn program(&self) -> &Path {
         &self.binary
+    }
+
+    fn own_memory(&self) -> u64 {
+        confine::own_memory(self.acceleration)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -20,8 +20,9 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{VmmError, spec};
-pub(crate) use cgroup::record_cgroup;
+use crate::{Identity, Isolation, Limits, VmmError, isolation::Confinement, spec};
+use cgroup::record_cgroup;
+pub(crate) use cgroup::remove as remove_cgroup;
 pub use guard::Guard;
 pub(crate) use record::record;
 
@@ -74,9 +75,9 @@ impl RunDir {
     pub fn machine(&self, id: &str) -> Result<MachineDir, VmmError> {
         spec::check_id(id)?;
         let path = self.path.join(id);
-        let made = DirBuilder::new().mode(0o700).create(&path);
+        let made = DirBuilder::new().mode(0o711).create(&path);
         made.map_err(|e| VmmError::system(format!("make the directory {}", path.display()), e))?;
-        Ok(MachineDir { path })
+        Ok(MachineDir { path, confinement: Confinement::default() })
     }
 }
 
@@ -86,11 +87,13 @@ impl Drop for RunDir {
     }
 }
 
-/// The directory of one machine, mode 0700; removed with all in it when dropped, and with the machine's control group, so
-/// it has to outlive the machine.
+/// The directory of one machine, in a directory with mode 0700; removed with all in it when dropped, and with the machine's
+/// control group, so it has to outlive the machine.
 #[derive(Debug)]
 pub struct MachineDir {
     path: PathBuf,
+    /// Dropped after the directory's removal.
+    confinement: Confinement,
 }
 
 impl MachineDir {
@@ -98,6 +101,32 @@ impl MachineDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Reserves a user for the machine and makes it a cgroup with limits, as far as the host lets this process.
+    ///
+    /// # Errors
+    /// [`VmmError::System`], also if all users are taken.
+    pub fn confine(&mut self, isolation: &Isolation, limits: &Limits) -> Result<(), VmmError> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        self.confinement = isolation.confine(&name, limits)?;
+        if let Some(cgroup) = &self.confinement.cgroup {
+            let what = || format!("record the control group of virtual machine `{name}`");
+            record_cgroup(&self.path, cgroup).map_err(|e| VmmError::system(what(), e))?;
+        }
+        Ok(())
+    }
+
+    /// The user that was reserved for the machine.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.confinement.identity()
+    }
+
+    /// The directory of the machine's cgroup.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<&Path> {
+        self.confinement.cgroup.as_deref()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use tart_net::Nic;
 
-use crate::{Snapshot, VmmError};
+use crate::{Identity, MachineDir, Snapshot, VmmError};
 
 /// Smallest memory that a guest boots with, in bytes.
 const MIN_MEMORY: u64 = 96 << 20;
@@ -39,30 +39,22 @@ pub struct MachineSpec {
     pub memory_bytes: u64,
     /// Disks: `vda`, `vdb`, ... in this order.
     pub disks: Vec<DiskSpec>,
-    /// Bytes of the largest image that a writable disk without one gets later; 0 if none does.
-    pub later_bytes: u64,
+    /// The image that a writable disk without one gets later; it exists.
+    pub later_disk: Option<PathBuf>,
     /// Where images come from that disks without one get later.
     pub later_images: Vec<PathBuf>,
     /// The network device, if there is one.
     pub nic: Option<Nic>,
     /// How long the machine may take until its agent answers.
     pub boot_limit: Duration,
-    /// The user that its monitor runs as, which no other machine has. Firecracker's jailer needs one.
+    /// The user that its monitor runs as, which no other machine has; the runner's without it. Firecracker's jailer needs
+    /// one.
     pub identity: Option<Identity>,
     /// The control group (cgroup v2) that its monitor is put into: a directory of this machine's own, which exists, has
     /// the machine's limits, and is removed at its end.
     pub cgroup: Option<PathBuf>,
     /// Where it begins.
     pub origin: Origin,
-}
-
-/// A user and a group of the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    /// The user's number.
-    pub uid: u32,
-    /// The group's number.
-    pub gid: u32,
 }
 
 /// Where a machine begins.
@@ -92,6 +84,12 @@ pub struct DiskSpec {
 }
 
 impl MachineSpec {
+    /// Puts it into its directory, with what the directory holds for it.
+    pub fn place_in(&mut self, dir: &MachineDir) {
+        dir.path().clone_into(&mut self.run_dir);
+        (self.identity, self.cgroup) = (dir.identity(), dir.cgroup().map(Into::into));
+    }
+
     /// Checks what every driver takes for granted.
     ///
     /// # Errors
@@ -124,11 +122,9 @@ impl MachineSpec {
 
     /// Bytes of the largest disk that the guest may write to: a monitor writes to no other file.
     pub(crate) fn largest_writable(&self) -> u64 {
-        let disks = self.disks.iter().filter(|disk| !disk.read_only);
-        disks
-            .filter_map(|disk| disk.path.as_ref()?.metadata().ok())
-            .map(|disk| disk.len())
-            .fold(self.later_bytes, u64::max)
+        let disks = self.disks.iter().filter(|disk| !disk.read_only).filter_map(|disk| disk.path.as_ref());
+        let sizes = disks.chain(&self.later_disk).filter_map(|disk| disk.metadata().ok());
+        sizes.map(|disk| disk.len()).max().unwrap_or(0)
     }
 
     /// Memory in whole MiB.

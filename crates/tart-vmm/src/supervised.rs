@@ -3,7 +3,6 @@
 use std::{
     io,
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
-    process::ChildStderr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +15,7 @@ use tokio::{net::UnixStream, sync::watch, task::JoinSet, time::timeout};
 use crate::{
     ExitKind, MachineExit, ProcessStatus,
     console::Tail,
-    process::{Launcher, Process, Published, published},
+    process::{Process, Published, published},
 };
 
 /// Kept of the console, in bytes.
@@ -46,19 +45,18 @@ impl Supervised {
     pub(crate) fn new(
         process: Process,
         console: StdUnixStream,
-        stderr: ChildStderr,
-        launcher: Arc<Launcher>,
+        stderr: OwnedFd,
         kind: Kind,
     ) -> io::Result<Self> {
         console.set_nonblocking(true)?;
         let console_stream = UnixStream::from_std(console)?;
-        let stderr = tokio::net::unix::pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?;
+        let stderr = tokio::net::unix::pipe::Receiver::from_owned_fd(stderr)?;
         let (console, monitor) = (Tail::new(CONSOLE_TAIL), Tail::new(MONITOR_TAIL));
         let killed = Arc::new(AtomicBool::new(false));
         let mut readers = JoinSet::new();
         readers.spawn(console.clone().follow(console_stream));
         readers.spawn(monitor.clone().follow(stderr));
-        let exit = watch_end(&process, readers, killed.clone(), launcher, kind);
+        let exit = watch_end(&process, readers, killed.clone(), kind);
         Ok(Self { process, console, monitor, killed, exit })
     }
 
@@ -112,15 +110,12 @@ fn watch_end(
     process: &Process,
     mut readers: JoinSet<()>,
     killed: Arc<AtomicBool>,
-    launcher: Arc<Launcher>,
     kind: Kind,
 ) -> Published<MachineExit> {
     let (sender, exit) = watch::channel(None);
     let reaped = process.reaped();
     tokio::spawn(async move {
         let status = reaped.await;
-        // The launcher's end would have killed the process.
-        drop(launcher);
         let drained = async { while readers.join_next().await.is_some() {} };
         let _late = timeout(DRAIN_LIMIT, drained).await;
         let kind = kind(status, killed.load(Ordering::Relaxed));

@@ -22,9 +22,9 @@ use tart_proto::{
     mux,
 };
 use tart_vmm::{
-    Accel, Acceleration, AgentStream, DiskSpec, Driver, ExitKind, Greet, MachineDir, MachineSpec, Origin,
-    PROBE_LIMIT, Probe, ProcessStatus, QemuDriver, QemuOptions, RunDir, Snapshot, VmmError, await_boot,
-    choose, reap,
+    Accel, Acceleration, AgentStream, DiskSpec, Driver, ExitKind, Greet, Isolation, IsolationOptions, Limits,
+    MachineDir, MachineSpec, MonitorServer, Origin, PROBE_LIMIT, Probe, ProcessStatus, QemuDriver,
+    QemuOptions, RunDir, Snapshot, VmmError, await_boot, choose, reap,
 };
 
 /// A loaded machine may need most of it.
@@ -35,7 +35,7 @@ struct Fixture {
     spec: MachineSpec,
     // In this order: what is inside goes first.
     machine_dir: MachineDir,
-    _run_dir: RunDir,
+    run_dir: RunDir,
     root: tempfile::TempDir,
 }
 
@@ -57,17 +57,32 @@ fn kernel() -> PathBuf {
     env::var_os("TART_TEST_KERNEL").expect("TART_TEST_KERNEL names the guest's kernel").into()
 }
 
+/// What keeps machines apart for whoever runs the tests, with users that no other test's process has.
+fn isolation() -> Isolation {
+    let options = IsolationOptions {
+        uid_base: isolation_uid(),
+        uid_count: 8,
+        locks: env::temp_dir().join("tart-test-uids"),
+        cgroup_parent: None,
+    };
+    Isolation::new(&options).unwrap()
+}
+
+async fn driver(acceleration: Acceleration) -> QemuDriver {
+    QemuDriver::new(QemuOptions { binary: None, acceleration, helper: None }).await.unwrap()
+}
+
 async fn fixture() -> Fixture {
     let root = tempfile::tempdir().unwrap();
     // Longer than a socket's path may be.
     let deep = root.path().join("d".repeat(100));
     let run_dir = RunDir::create(&deep).unwrap();
-    let machine_dir = run_dir.machine("vm").unwrap();
-    let driver =
-        QemuDriver::new(QemuOptions { binary: None, acceleration: Acceleration::Tcg }).await.unwrap();
-    let spec = MachineSpec {
+    let mut machine_dir = run_dir.machine("vm").unwrap();
+    let driver = driver(Acceleration::Tcg).await;
+    machine_dir.confine(&isolation(), &Limits::of(256 << 20, driver.own_memory(), 2)).unwrap();
+    let mut spec = MachineSpec {
         id: "vm".into(),
-        run_dir: machine_dir.path().to_owned(),
+        run_dir: PathBuf::new(),
         kernel: kernel(),
         initrd: empty_initrd(root.path()),
         extra_kernel_args: vec![],
@@ -76,13 +91,14 @@ async fn fixture() -> Fixture {
         disks: vec![],
         nic: None,
         boot_limit: LIMIT,
-        later_bytes: 0,
+        later_disk: None,
         later_images: Vec::new(),
         identity: None,
         cgroup: None,
         origin: Origin::Boot,
     };
-    Fixture { driver, spec, machine_dir, _run_dir: run_dir, root }
+    spec.place_in(&machine_dir);
+    Fixture { driver, spec, machine_dir, run_dir, root }
 }
 
 /// True if a process ends within the limit. It must have been alive when its number was learnt.
@@ -266,8 +282,10 @@ async fn a_probe_is_made_once_and_its_result_works() {
         initrd: &initrd,
         digest: "test",
         cache: &cache,
-        run_dir: f.root.path(),
+        run_dir: &f.run_dir,
         limit: PROBE_LIMIT,
+        isolation: &isolation(),
+        helper: None,
     };
     let greet: &Greet = &|stream| Box::pin(async { hello(stream).await.map(drop) });
     let choice = choose(Accel::Auto, &probe, greet).await.unwrap();
@@ -276,8 +294,7 @@ async fn a_probe_is_made_once_and_its_result_works() {
     assert_eq!(again.cached, cache.exists(), "{}", again.explain());
     assert_eq!(choose(Accel::Kvm, &probe, greet).await.is_ok(), choice.acceleration == Acceleration::Kvm);
 
-    f.driver =
-        QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration }).await.unwrap();
+    f.driver = driver(choice.acceleration).await;
     f.spec.initrd = initrd;
     let machine = f.driver.start(&f.spec).await.unwrap();
     let stream = machine.connect_agent().await.unwrap();
@@ -333,4 +350,134 @@ async fn a_machine_with_other_memory_does_not_go_on_from_one_that_was_saved() {
     f.spec.memory_bytes = 512 << 20;
     let error = f.driver.start(&f.spec).await.unwrap_err();
     assert!(matches!(error, VmmError::Spec { .. }), "{error}");
+}
+
+/// A line of `/proc/pid/status`.
+fn status(pid: u32, key: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn a_machine_has_a_user_namespaces_a_root_and_a_cgroup_of_its_own() {
+    assert!(rustix::process::geteuid().is_root(), "only root can give machines users of their own");
+    let mut f = fixture().await;
+    let scratch = f.machine_dir.path().join("scratch");
+    fs::File::create(&scratch).unwrap().set_len(16 << 20).unwrap();
+    f.spec.initrd = initrd();
+    f.spec.disks = vec![DiskSpec { path: Some(scratch.clone()), read_only: false, serial: "scratch".into() }];
+    let machine = f.driver.start(&f.spec).await.unwrap();
+    let stream = machine.connect_agent().await.unwrap();
+    await_boot(&*machine, LIMIT, hello(stream)).await.unwrap();
+    let pid = machine.pid();
+
+    let user = isolation_uid();
+    let all = |id: u32| [id; 4].map(|id| id.to_string()).join(" ");
+    assert_eq!(
+        (status(pid, "Uid"), status(pid, "Gid"), status(pid, "Groups")),
+        (all(user), all(user), String::new())
+    );
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(status(pid, set), "0".repeat(16), "{set}");
+    }
+    // Filters of system calls are in force, and nothing that it runs could get it more than it has.
+    assert_eq!((status(pid, "NoNewPrivs"), status(pid, "Seccomp")), ("1".into(), "2".into()));
+    for namespace in ["net", "mnt", "ipc", "uts"] {
+        let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
+        assert_ne!(of(&pid.to_string()), of("self"), "{namespace}");
+    }
+    let devices = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
+    assert_eq!(
+        devices.lines().skip(2).map(|line| line.split(':').next().unwrap().trim()).collect::<Vec<_>>(),
+        ["lo"]
+    );
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let seen = |path: &str| root.join(path.trim_start_matches('/')).exists();
+    let own = |path: &Path| root.join(path.strip_prefix("/").unwrap()).exists();
+    assert!(own(&scratch) && own(&f.spec.kernel) && seen("/usr/bin"));
+    for hidden in ["/root", "/home", "/etc/passwd", "/var/log", "/run", "/dev/mem", "/dev/net/tun"] {
+        assert!(!seen(hidden), "{hidden}");
+    }
+    let siblings = root.join(f.machine_dir.path().parent().unwrap().strip_prefix("/").unwrap());
+    assert_eq!(siblings.read_dir().unwrap().count(), 1);
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&scratch.metadata().unwrap()), user);
+    let cgroup = cgroup_of(pid);
+    assert!(cgroup.file_name().unwrap().to_string_lossy().starts_with("vm-"), "{}", cgroup.display());
+
+    assert_eq!(machine.kill().await.kind, ExitKind::Killed);
+    drop(f);
+    assert!(!cgroup.exists());
+}
+
+/// The first user of this process's tests.
+fn isolation_uid() -> u32 {
+    1_000_000 + 8 * (std::process::id() % 100_000)
+}
+
+/// The cgroup of version 2 that a process is in.
+fn cgroup_of(pid: u32) -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 ")).unwrap().split(' ').nth(4).unwrap();
+    let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+    Path::new(mount).join(path)
+}
+
+/// Machines of a process without privileges are as those of root: the helper gives them what they have.
+#[tokio::test]
+async fn the_root_helper_starts_machines_for_others() {
+    let mut f = fixture().await;
+    let scratch = f.machine_dir.path().join("scratch");
+    fs::File::create(&scratch).unwrap().set_len(16 << 20).unwrap();
+    f.spec.initrd = initrd();
+    f.spec.disks = vec![DiskSpec { path: Some(scratch.clone()), read_only: false, serial: "scratch".into() }];
+    (f.spec.identity, f.spec.cgroup) = (None, None);
+    let socket = f.root.path().join("helper.sock");
+    let program = f.driver.program().to_owned();
+    let helper = |programs: Vec<PathBuf>| {
+        let server = Arc::new(MonitorServer::new(isolation(), programs).unwrap());
+        let listener = tart_root_helper::Listener::bind(&socket, 0).unwrap();
+        tokio::spawn(async move {
+            let (connection, peer) = listener.accept().await.unwrap();
+            assert_eq!(
+                connection.receive::<tart_root_helper::Open>().await.unwrap().0,
+                tart_root_helper::Open::Monitor
+            );
+            tart_vmm::serve_monitor(&server, &connection, peer).await
+        })
+    };
+    let options =
+        || QemuOptions { binary: None, acceleration: Acceleration::Tcg, helper: Some(socket.clone()) };
+    f.driver = QemuDriver::new(options()).await.unwrap();
+
+    let refusing = helper(vec!["/usr/bin/other".into()]);
+    let error = f.driver.start(&f.spec).await.unwrap_err();
+    let VmmError::Helper { source, .. } = &error else { panic!("{error}") };
+    assert!(source.to_string().ends_with("is none of the programs that it may run"), "{source}");
+    refusing.await.unwrap().unwrap();
+    fs::remove_file(f.machine_dir.path().join("agent.sock")).unwrap();
+
+    let serving = helper(vec![program.clone()]);
+    let machine = f.driver.start(&f.spec).await.unwrap();
+    let stream = machine.connect_agent().await.unwrap();
+    await_boot(&*machine, LIMIT, hello(stream)).await.unwrap();
+    let (pid, user) = (machine.pid(), std::os::unix::fs::MetadataExt::uid(&scratch.metadata().unwrap()));
+    assert_eq!(status(pid, "Uid"), [user; 4].map(|id| id.to_string()).join(" "));
+    assert_ne!(user, 0);
+    let cgroup = cgroup_of(pid);
+    assert_eq!(machine.kill().await.kind, ExitKind::Killed);
+    serving.await.unwrap().unwrap();
+    assert!(!cgroup.exists());
+
+    // A runner that goes away takes its machine along.
+    fs::remove_file(f.machine_dir.path().join("agent.sock")).unwrap();
+    std::os::unix::fs::chown(&scratch, Some(0), Some(0)).unwrap();
+    let serving = helper(vec![program]);
+    let machine = f.driver.start(&f.spec).await.unwrap();
+    let pid = machine.pid();
+    drop(machine);
+    serving.await.unwrap().unwrap();
+    assert!(ends(pid, LIMIT));
+    assert!(f.driver.start(&f.spec).await.is_err(), "there is no helper any more");
 }

@@ -62,7 +62,7 @@ pub(crate) enum Command {
     /// Run jobs of one runner one after the other
     #[command(visible_alias = "single")]
     RunSingle(run_single::RunSingleArgs),
-    /// Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
+    /// Run jobs of a local .gitlab-ci.yml in microVMs, without GitLab
     Exec(exec::ExecArgs),
     /// List the runners of the configuration
     List(list::ListArgs),

@@ -107,7 +107,8 @@ impl Drop for Steps {
 }
 
 /// `5 s`, `2 min 5 s`
-fn seconds(time: Duration) -> String {
+/// A time of a step or a job.
+pub(crate) fn seconds(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),
         seconds => format!("{} min {} s", seconds / 60, seconds % 60),

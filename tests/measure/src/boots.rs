@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use tart_assets::{AgentSource, BootAssets, BootRequest, KernelSource, Store, default_root};
 use tart_guest::{Guest, NoRelay};
 use tart_vmm::{
-    Accel, AgentStream, Driver, Greet, MachineSpec, PROBE_LIMIT, Probe, QemuDriver, QemuOptions, RunDir,
-    await_boot, choose,
+    Accel, AgentStream, Driver, Greet, Isolation, MachineSpec, PROBE_LIMIT, Probe, QemuDriver, QemuOptions,
+    RunDir, await_boot, choose,
 };
 
 use crate::load::Load;
@@ -96,7 +96,7 @@ impl Boots {
             memory_bytes: 512 << 20,
             disks: Vec::new(),
             nic: None,
-            later_bytes: 0,
+            later_disk: None,
             later_images: Vec::new(),
             identity: None,
             cgroup: None,
@@ -126,8 +126,10 @@ async fn driver(boot: &BootAssets, run_dir: &RunDir) -> Result<QemuDriver> {
         initrd: &boot.initrd,
         digest: &boot.digest,
         cache: &cache,
-        run_dir: run_dir.path(),
+        run_dir,
         limit: PROBE_LIMIT,
+        isolation: &Isolation::default(),
+        helper: None,
     };
     let greet: &Greet = &|stream: AgentStream| {
         Box::pin(async {
@@ -136,5 +138,5 @@ async fn driver(boot: &BootAssets, run_dir: &RunDir) -> Result<QemuDriver> {
         })
     };
     let choice = choose(Accel::Auto, &probe, greet).await?;
-    Ok(QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration }).await?)
+    Ok(QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration, helper: None }).await?)
 }

@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-use super::{Instance, Job, Need, Retry, cache_list, image, services, storage};
+use super::{
+    AllowFailure, Instance, Job, Need, Retry, VariableScope, When, cache_list, image, inputs, services,
+    storage,
+};
 use crate::{
     duration,
     error::{Error, Result, nearest},
     node::{Map, Node, Value},
+    parallel::{self, Variant},
+    policy, rules,
     variables::{self, Variable},
 };
 
@@ -21,6 +26,7 @@ const TYPED: &[&str] = &[
     "dependencies",
     "hooks",
     "image",
+    "inputs",
     "needs",
     "parallel",
     "retry",
@@ -32,7 +38,7 @@ const TYPED: &[&str] = &[
     "variables",
     "when",
 ];
-/// Keywords that are kept as they are.
+/// Keywords that are kept as they are; some are typed too.
 const RAW: &[&str] = &[
     "allow_failure",
     "coverage",
@@ -43,7 +49,6 @@ const RAW: &[&str] = &[
     "id_tokens",
     "identity",
     "inherit",
-    "inputs",
     "interruptible",
     "manual_confirmation",
     "only",
@@ -123,6 +128,16 @@ impl Reader<'_> {
         Err(self.error(node, format!("`{key}` must be one of {}, not `{text}`", words.join(", "))))
     }
 
+    /// One of the words that stand for values.
+    pub(crate) fn choice<T: Copy>(&self, node: &Node, key: &str, words: &[(&str, T)]) -> Result<T> {
+        let text = self.text(node, key)?;
+        let found = words.iter().find(|(word, _)| *word == text);
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.error(node, format!("`{key}` must be one of {}, not `{text}`", words.join(", ")))
+        })
+    }
+
     /// Refuses keys that are not among `known`.
     pub(crate) fn known_keys(&self, map: &Map, key: &str, known: &[&str]) -> Result<()> {
         for (name, node) in map {
@@ -197,11 +212,23 @@ pub(crate) fn job(name: &str, node: &Node, inherited: &IndexMap<String, Variable
         return Err(reader.error(node, "there is no `script`; every job needs one"));
     }
     let mut variables = inherited.clone();
-    if let Some(own) = get("variables") {
-        variables.extend(variables::read(reader, own, false)?);
+    let own = get("variables").map_or(Ok(IndexMap::new()), |node| variables::read(reader, node, false))?;
+    let scope = VariableScope { own: own.keys().cloned().collect(), ..VariableScope::default() };
+    variables.extend(own);
+    let rules = get("rules").map(|node| rules::read(reader, node, When::JOB)).transpose()?;
+    let policies = policy::read(reader, get("only"), get("except"))?;
+    if rules.is_some()
+        && let Some(node) = get("only").or_else(|| get("except"))
+    {
+        return Err(reader.error(node, "`only` and `except` cannot be used together with `rules`"));
     }
+    let when = get("when").map_or(Ok(When::OnSuccess), |node| reader.choice(node, "when", When::JOB))?;
+    // Only jobs that are manual by themselves, not by a rule, are optional unless they say so.
+    let optional = when == When::Manual && rules.is_none();
+    let by_default = if optional { AllowFailure::Yes } else { AllowFailure::No };
     Ok(Job {
         name: name.to_owned(),
+        base: name.to_owned(),
         at: node.at.clone(),
         stage: get("stage").map_or(Ok("test".into()), |node| reader.text(node, "stage"))?,
         before_script: script_of("before_script")?,
@@ -217,10 +244,15 @@ pub(crate) fn job(name: &str, node: &Node, inherited: &IndexMap<String, Variable
         dependencies: get("dependencies").map(|node| reader.only_list(node, "dependencies")).transpose()?,
         artifacts: get("artifacts").map(|node| storage::artifacts(reader, node)).transpose()?,
         cache: get("cache").map_or(Ok(Vec::new()), |node| cache_list(reader, node))?,
+        inputs: get("inputs").map_or(Ok(Vec::new()), |node| inputs::inputs(reader, node))?,
         hooks: get("hooks").map_or(Ok(IndexMap::new()), |node| hooks(reader, node))?,
-        when: get("when").map_or(Ok("on_success".into()), |node| {
-            reader.one_of(node, "when", &["on_success", "on_failure", "always", "manual", "delayed", "never"])
-        })?,
+        when,
+        start_in: get("start_in").map(|node| reader.text(node, "start_in")).transpose()?,
+        allow_failure: get("allow_failure").map_or(Ok(by_default), |node| allow_failure(reader, node))?,
+        resource_group: get("resource_group").map(|node| reader.text(node, "resource_group")).transpose()?,
+        rules,
+        policies,
+        scope,
         instance: None::<Instance>,
         not_runnable,
         raw: map
@@ -245,20 +277,8 @@ fn retry(reader: Reader<'_>, node: &Node) -> Result<Retry> {
     };
     let Value::Map(map) = &node.value else { return Ok(Retry { max: max(node)?, ..Retry::default() }) };
     reader.known_keys(map, "retry", &["max", "when", "exit_codes"])?;
-    let codes = match map.get("exit_codes").map(|codes| (&codes.value, codes)) {
-        None => Vec::new(),
-        Some((Value::Int(code), _)) => vec![*code],
-        Some((Value::List(items), _)) => items
-            .iter()
-            .map(|item| match item.value {
-                Value::Int(code) => Ok(code),
-                _ => Err(reader.wrong(item, "retry:exit_codes", "a list of numbers")),
-            })
-            .collect::<Result<_>>()?,
-        Some((_, node)) => {
-            return Err(reader.wrong(node, "retry:exit_codes", "a number or a list of numbers"));
-        }
-    };
+    let codes =
+        map.get("exit_codes").map_or(Ok(Vec::new()), |node| exit_codes(reader, node, "retry:exit_codes"))?;
     Ok(Retry {
         max: map.get("max").map_or(Ok(0), max)?,
         when: map.get("when").map_or(Ok(Vec::new()), |node| reader.texts(node, "retry:when"))?,
@@ -266,7 +286,33 @@ fn retry(reader: Reader<'_>, node: &Node) -> Result<Retry> {
     })
 }
 
-fn needs(reader: Reader<'_>, node: &Node) -> Result<Vec<Need>> {
+fn exit_codes(reader: Reader<'_>, node: &Node, key: &str) -> Result<Vec<i64>> {
+    let code = |node: &Node| match node.value {
+        Value::Int(code) => Ok(code),
+        _ => Err(reader.wrong(node, key, "a number or a list of numbers")),
+    };
+    match &node.value {
+        Value::List(items) => items.iter().map(code).collect(),
+        _ => Ok(vec![code(node)?]),
+    }
+}
+
+fn allow_failure(reader: Reader<'_>, node: &Node) -> Result<AllowFailure> {
+    match &node.value {
+        Value::Bool(true) => Ok(AllowFailure::Yes),
+        Value::Bool(false) => Ok(AllowFailure::No),
+        Value::Map(map) => {
+            reader.known_keys(map, "allow_failure", &["exit_codes"])?;
+            let Some(codes) = map.get("exit_codes") else {
+                return Err(reader.error(node, "`allow_failure` has no `exit_codes`"));
+            };
+            exit_codes(reader, codes, "allow_failure:exit_codes").map(AllowFailure::ExitCodes)
+        }
+        _ => Err(reader.wrong(node, "allow_failure", "`true`, `false` or a map with `exit_codes`")),
+    }
+}
+
+pub(crate) fn needs(reader: Reader<'_>, node: &Node) -> Result<Vec<Need>> {
     let Value::List(items) = &node.value else { return Err(reader.wrong(node, "needs", "a list")) };
     let mut needs = Vec::new();
     for item in items {
@@ -284,11 +330,15 @@ fn needs(reader: Reader<'_>, node: &Node) -> Result<Vec<Need>> {
                 };
                 let flag =
                     |key: &str, default| map.get(key).map_or(Ok(default), |node| reader.flag(node, key));
-                needs.push(Need {
-                    job: reader.text(job, "needs:job")?,
-                    artifacts: flag("artifacts", true)?,
-                    optional: flag("optional", false)?,
-                });
+                let job = reader.text(job, "needs:job")?;
+                let jobs = match map.get("parallel").filter(|node| !node.is_null()) {
+                    Some(node) => {
+                        parallel::variants(reader, &job, node)?.into_iter().map(Variant::into_name).collect()
+                    }
+                    None => vec![job],
+                };
+                let (artifacts, optional) = (flag("artifacts", true)?, flag("optional", false)?);
+                needs.extend(jobs.into_iter().map(|job| Need { job, artifacts, optional }));
             }
             _ => return Err(reader.wrong(item, "needs", "a list of job names or maps")),
         }

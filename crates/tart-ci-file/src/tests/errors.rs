@@ -86,7 +86,7 @@ fn includes_that_need_the_network_say_what_to_do() {
 fn includes_that_do_not_work_are_explained() {
     insta::assert_snapshot!(error("include: none.yml\n"), @".gitlab-ci.yml:1: cannot include `none.yml`: there is no such file");
     insta::assert_snapshot!(error("include: none/*.yml\n"), @".gitlab-ci.yml:1: no file matches `none/*.yml`");
-    insta::assert_snapshot!(error("include: ci/$NAME.yml\n"), @".gitlab-ci.yml:1: the path `ci/$NAME.yml` has a variable, which is not supported locally: write the path itself");
+    insta::assert_snapshot!(error("include: ci/$NAME.yml\n"), @".gitlab-ci.yml:1: the path `ci/$NAME.yml` has a variable that is not known here; those of the file itself are not known yet when files are included");
     insta::assert_snapshot!(error("include: ci.json\n"), @".gitlab-ci.yml:1: `ci.json` cannot be included: its name must end in `.yml` or `.yaml`");
     insta::assert_snapshot!(error("include: .gitlab-ci.yml\n"), @".gitlab-ci.yml:1: `.gitlab-ci.yml` includes itself: .gitlab-ci.yml -> .gitlab-ci.yml");
     insta::assert_snapshot!(error("spec:\n  inputs:\n    a:\n---\njob: { script: x }\n"), @".gitlab-ci.yml:2: files with a `spec:` header take inputs, which are not supported locally: write the values into the file, or run the pipeline on GitLab");
@@ -96,4 +96,11 @@ fn includes_that_do_not_work_are_explained() {
         ("b.yml", "\n\ninclude: a.yml\n"),
     ]);
     insta::assert_snapshot!(nested.unwrap_err(), @"b.yml:3: `a.yml` includes itself: .gitlab-ci.yml -> a.yml -> b.yml -> a.yml");
+}
+
+#[test]
+fn inputs_of_jobs_need_a_default_of_their_type() {
+    insta::assert_snapshot!(error("a:\n  script: x\n  inputs:\n    n: {}\n"), @".gitlab-ci.yml:4: job `a`: `inputs:n` has no `default`; inputs of jobs need one");
+    insta::assert_snapshot!(error("a:\n  script: x\n  inputs:\n    n: { default: 3 }\n"), @".gitlab-ci.yml:4: job `a`: `inputs:n:default` must be of the type string, not a number");
+    insta::assert_snapshot!(error("a:\n  script: x\n  inputs:\n    n: { default: 3, tpye: number }\n"), @".gitlab-ci.yml:4: job `a`: unknown key of `inputs:n` `tpye`; did you mean `type`?");
 }

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::pipeline;
-use crate::{Commit, ExecContext, Project, Sources, User};
+use crate::{Commit, ExecContext, Project, Source, Sources, User};
 
-fn context() -> ExecContext {
+pub(super) fn context() -> ExecContext {
     ExecContext {
         job_id: 1,
         pipeline_id: 2,
@@ -15,10 +15,13 @@ fn context() -> ExecContext {
             sha: "0123456789abcdef0123456789abcdef01234567".into(),
             ref_name: "feature/x".into(),
             is_tag: false,
+            is_protected: false,
             message: "Add a thing\n\nIt costs $HOME.\n".into(),
             author: "Ann <ann@example.com>".into(),
             timestamp: "2026-11-24T08:00:00Z".into(),
         },
+        source: Source::Push,
+        merge_request: None,
         sources: Sources {
             repo_url: "http://127.0.0.1:1/project.git".into(),
             refspecs: vec!["+refs/heads/*:refs/remotes/origin/*".into()],
@@ -28,6 +31,8 @@ fn context() -> ExecContext {
         server_url: "https://gitlab.example.com".into(),
         timeout: Duration::from_secs(3600),
         variables: vec![("GIVEN".into(), "by hand".into())],
+        inherited: Vec::new(),
+        dependencies: Vec::new(),
         file_versions: BTreeMap::from([("Cargo.lock".to_owned(), "abc".to_owned())]),
     }
 }
@@ -43,6 +48,7 @@ test:
   timeout: 10 minutes
   environment: { name: staging }
   hooks: { pre_get_sources_script: [h] }
+  inputs: { level: { type: number, default: 3, description: How much, options: [3, 4] }, to: { default: x } }
   cache:
     - { key: { files: [Cargo.lock, none.lock], prefix: cargo }, paths: [target], fallback_keys: [cargo] }
     - { key: { files: [none.lock] }, paths: [x], unprotect: true, policy: pull }
@@ -166,6 +172,24 @@ fn a_job_becomes_what_a_server_sends() {
           "if-not-present"
         ]
       },
+      "inputs": [
+        {
+          "key": "level",
+          "value": {
+            "content": 3,
+            "sensitive": false,
+            "type": "number"
+          }
+        },
+        {
+          "key": "to",
+          "value": {
+            "content": "x",
+            "sensitive": false,
+            "type": "string"
+          }
+        }
+      ],
       "job_info": {
         "id": 1,
         "name": "test",
@@ -263,13 +287,14 @@ fn predefined_variables_come_before_those_of_the_file_and_of_the_command_line() 
     CI="true"
     GITLAB_CI="true"
     CI_PIPELINE_ID="2"
-    CI_PIPELINE_IID="2"
-    CI_PIPELINE_SOURCE="push"
     CI_JOB_ID="1"
     CI_JOB_NAME="split 2/2"
     CI_JOB_NAME_SLUG="split-2-2"
     CI_JOB_STAGE="test"
     CI_NODE_TOTAL="2"
+    CI_NODE_INDEX="2"
+    CI_PIPELINE_IID="2"
+    CI_PIPELINE_SOURCE="push"
     CI_CONFIG_PATH=".gitlab-ci.yml"
     CI_REPOSITORY_URL="http://127.0.0.1:1/project.git"
     CI_COMMIT_SHA="0123456789abcdef0123456789abcdef01234567"
@@ -278,7 +303,6 @@ fn predefined_variables_come_before_those_of_the_file_and_of_the_command_line() 
     CI_COMMIT_REF_NAME="feature/x"
     CI_COMMIT_REF_SLUG="feature-x"
     CI_COMMIT_REF_PROTECTED="false"
-    CI_COMMIT_BRANCH="feature/x"
     CI_COMMIT_MESSAGE="Add a thing\n\nIt costs $HOME.\n"
     CI_COMMIT_TITLE="Add a thing"
     CI_COMMIT_DESCRIPTION="It costs $HOME."
@@ -288,7 +312,7 @@ fn predefined_variables_come_before_those_of_the_file_and_of_the_command_line() 
     GITLAB_USER_LOGIN="ann"
     GITLAB_USER_NAME="Ann"
     GITLAB_USER_EMAIL="ann@example.com"
-    CI_NODE_INDEX="2"
+    CI_COMMIT_BRANCH="feature/x"
     CI_PROJECT_ID="3"
     CI_PROJECT_NAME="project"
     CI_PROJECT_TITLE="project"

@@ -24,8 +24,14 @@ pub struct MicroVm {
     pub huge_pages: HugePages,
     /// Whether Firecracker's guests give memory back that they do not use.
     pub balloon: bool,
-    /// Bytes in a second that the scratch disk of a Firecracker guest reads and writes.
+    /// Bytes in a second that a guest reads from its disks and writes to them.
     pub disk_bandwidth: Option<ByteSize>,
+    /// First user and group of those that monitors run as where the runner is root.
+    pub uid_base: u32,
+    /// How many users there are; 0 runs monitors as the runner's user.
+    pub uid_count: u32,
+    /// The cgroup of version 2 that monitors have theirs in; found without it.
+    pub cgroup_parent: Option<String>,
     /// How the guest's processor is run.
     pub accel: Accel,
     /// The guest's kernel; the installed one without it.
@@ -83,6 +89,9 @@ impl Default for MicroVm {
             huge_pages: HugePages::default(),
             balloon: false,
             disk_bandwidth: None,
+            uid_base: 1_879_048_192,
+            uid_count: 4096,
+            cgroup_parent: None,
             accel: Accel::default(),
             kernel: None,
             initrd: None,

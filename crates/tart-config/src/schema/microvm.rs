@@ -40,7 +40,25 @@ pub(super) static SECTIONS: &[Section] = &[
             unset(
                 "disk_bandwidth",
                 Kind::Size,
-                "Bytes in a second that a Firecracker guest's disk reads and writes",
+                "Bytes in a second that a VM reads from its disks and writes to them; with QEMU where cgroups have `io`",
+            ),
+            with(
+                "uid_base",
+                Kind::Int(1, 4_294_900_000),
+                "1879048192",
+                "Where Tart runs as root, monitors run as users and groups from this one on, each VM as one of its own",
+            ),
+            with(
+                "uid_count",
+                Kind::Int(0, 65_536),
+                "4096",
+                "How many of these users there are, and so VMs at a time on this host; 0 runs monitors as Tart's user",
+            ),
+            key(
+                "cgroup_parent",
+                Kind::Text,
+                Default::Words("the service's own, else `tart` for root"),
+                "The cgroup (version 2) below which each VM has one with limits of memory, threads, processor and disk",
             ),
             with(
                 "accel",

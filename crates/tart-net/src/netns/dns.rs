@@ -23,10 +23,9 @@ use tokio::{
 };
 
 use super::{
-    host::Host,
-    rules::{self, MAX_NAMED},
-    space::{DNS_PORT, DnsSockets},
-    system::{Namespace, nft},
+    rules::{Element, HOLD, MAX_NAMED, Set},
+    space::{DNS_PORT, DnsSockets, Hand},
+    system::HostSide,
 };
 use crate::{Denied, NetError};
 #[cfg(all(test, feature = "slow-tests"))]
@@ -58,19 +57,15 @@ const RECOVERY: Duration = Duration::from_millis(100);
 /// Largest datagram.
 const MAX_DATAGRAM: usize = 65_535;
 
-/// How long addresses of names are let through at least and at most, in seconds: programs use them longer than DNS
-/// says, but not for ever.
-const HOLD: std::ops::RangeInclusive<u32> = 120..=3600;
-
 /// Answers queries of one guest.
 #[derive(Debug)]
 pub(super) struct Forwarder {
     names: Names,
     servers: Vec<IpAddr>,
-    host: Arc<Host>,
-    space: Namespace,
+    side: HostSide,
+    space: Hand,
     /// Until when addresses are in the sets of rules.
-    held: Mutex<HashMap<(String, IpAddr), Instant>>,
+    held: Mutex<HashMap<(Set, IpAddr), Instant>>,
     /// By which name the guest found addresses first.
     found: std::sync::Mutex<HashMap<IpAddr, String>>,
     /// Names that were not looked up, and how often they were asked for.
@@ -110,8 +105,8 @@ impl Forwarder {
         sockets: DnsSockets,
         names: Names,
         servers: Vec<IpAddr>,
-        host: Arc<Host>,
-        space: Namespace,
+        side: HostSide,
+        space: Hand,
     ) -> Result<Serving, NetError> {
         let failed = |e: io::Error| NetError::system("serve DNS to a guest", e);
         let udp = Arc::new(UdpSocket::from_std(sockets.udp).map_err(failed)?);
@@ -119,7 +114,7 @@ impl Forwarder {
         let forwarder = Arc::new(Self {
             names,
             servers,
-            host,
+            side,
             space,
             held: Mutex::default(),
             found: Default::default(),
@@ -288,8 +283,7 @@ impl Forwarder {
         &self,
         open: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let opened =
-            self.host.namespace.run(move || open().map_err(|e| NetError::system("open a socket", e)));
+        let opened = self.side.run(move || open().map_err(|e| NetError::system("open a socket", e)));
         opened.await.map_err(|error| match error {
             NetError::System { source, .. } => source,
             error => io::Error::other(error),
@@ -297,20 +291,20 @@ impl Forwarder {
     }
 
     /// Lets addresses through, before the guest knows them.
-    async fn hold(&self, sets: &[String], addresses: Vec<(IpAddr, u32)>) -> Result<(), NetError> {
+    async fn hold(&self, sets: &[Set], addresses: Vec<(IpAddr, u32)>) -> Result<(), NetError> {
         let mut held = self.held.lock().await;
         let now = Instant::now();
         held.retain(|_, until| *until > now);
         let (mut added, mut untils) = (Vec::new(), Vec::new());
         for (address, ttl) in addresses {
-            let seconds = u64::from(ttl.clamp(*HOLD.start(), *HOLD.end()));
-            let until = now + Duration::from_secs(seconds);
-            for set in sets {
-                let key = (set.clone(), address);
+            let seconds = ttl.clamp(*HOLD.start(), *HOLD.end());
+            let until = now + Duration::from_secs(seconds.into());
+            for set in sets.iter().copied() {
+                let key = (set, address);
                 // Not for every query anew, and never more than a set takes.
                 let fresh = held.get(&key).is_some_and(|old| *old - now >= (until - now) / 2);
                 if !fresh && (held.len() + added.len() < MAX_NAMED || held.contains_key(&key)) {
-                    added.push((set.clone(), address, seconds));
+                    added.push(Element { set, address, seconds });
                     untils.push((key, until));
                 }
             }
@@ -318,8 +312,7 @@ impl Forwarder {
         if added.is_empty() {
             return Ok(());
         }
-        let rules = rules::elements(&added);
-        self.space.run(move || nft(&rules)).await?;
+        self.space.hold(added).await?;
         held.extend(untils);
         Ok(())
     }

@@ -8,17 +8,21 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 
 use super::{
     address::{Link, MAX_SLOTS, slot_of},
     busy::Busy,
     routes::{Device, Routes, dropping_chain, mtu, parse_links},
     rules::{self, Connected, Guarded},
-    system::{Namespace, get, ip, nft, program, set},
+    system::{Namespace, get, ip, nft, on_thread, program, set},
 };
 use crate::NetError;
 
@@ -31,8 +35,6 @@ pub(super) struct HostOptions {
     pub(super) prefix: String,
     /// Name of the host's table of rules.
     pub(super) table: String,
-    /// Monitors open tap devices by name.
-    pub(super) named_taps: bool,
 }
 
 /// Where locks of all hosts are: a container with a network of its own is another host.
@@ -42,12 +44,7 @@ impl HostOptions {
     /// The host that a namespace is of.
     pub(super) fn of(namespace: &Namespace) -> Result<Self, NetError> {
         let key = namespace.key().map_err(|e| NetError::system("identify the host's network", e))?;
-        Ok(Self {
-            dir: Path::new(LOCKS).join(key),
-            prefix: "tart-".to_owned(),
-            table: "tart".to_owned(),
-            named_taps: false,
-        })
+        Ok(Self { dir: Path::new(LOCKS).join(key), prefix: "tart-".to_owned(), table: "tart".to_owned() })
     }
 }
 
@@ -57,7 +54,7 @@ pub(super) struct Host {
     pub(super) namespace: Namespace,
     pub(super) options: HostOptions,
     /// What was found out about it.
-    pub(super) facts: Facts,
+    pub(super) facts: Arc<Facts>,
     /// Threads that make and remove what guests have here.
     pub(super) busy: Busy,
     live: File,
@@ -65,7 +62,7 @@ pub(super) struct Host {
 }
 
 /// What guests have to do with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Facts {
     /// MTU of the way out.
     pub(super) mtu: u32,
@@ -85,10 +82,26 @@ pub(super) struct Slot {
 }
 
 impl Host {
+    /// Prepares the host of a namespace's path, or that of this process.
+    pub(super) async fn find(namespace: Option<PathBuf>) -> Result<Arc<Self>, NetError> {
+        let prepare = move || {
+            let namespace = match &namespace {
+                None => Namespace::own(),
+                Some(path) => Namespace::open(path),
+            };
+            let namespace =
+                namespace.map_err(|e| NetError::system("open the host's network namespace", e))?;
+            let options = HostOptions::of(&namespace)?;
+            Self::prepare(namespace, options)
+        };
+        Ok(Arc::new(on_thread((), prepare).await?))
+    }
+
     /// Prepares the host that the namespace is of. Blocks.
-    pub(super) fn prepare(namespace: Namespace, options: HostOptions) -> Result<Self, NetError> {
+    fn prepare(namespace: Namespace, options: HostOptions) -> Result<Self, NetError> {
         let wanted = options.clone();
         let (facts, live) = namespace.run_blocking(move || prepare(&wanted))?;
+        let facts = Arc::new(facts);
         Ok(Self { namespace, options, facts, busy: Busy::default(), live, next: AtomicU16::new(0) })
     }
 

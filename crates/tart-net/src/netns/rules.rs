@@ -1,9 +1,14 @@
 //! Rule sets for `nft`. Pure.
 
-use std::{fmt::Write as _, net::IpAddr};
+mod policy;
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
 
 use super::address::{GATEWAY, GATEWAY6, GUEST, GUEST_MAC, GUEST6, LINK_NETWORK, LINK_NETWORK6, TAP, WAN};
-use crate::{Egress, Rule, policy::Destination};
+use crate::{Rule, policy::Destination};
+pub(super) use policy::{Element, List, Match, Policy, Set, To, elements};
 
 /// Name of the tables in guests' namespaces.
 pub(super) const TABLE: &str = "tart";
@@ -16,6 +21,10 @@ const MAX_CARRIED: u32 = 1024;
 
 /// Addresses that one set takes from answers of DNS.
 pub(super) const MAX_NAMED: usize = 4096;
+
+/// How long addresses of names are let through at least and at most, in seconds: programs use them longer than DNS
+/// says, but not for ever.
+pub(super) const HOLD: std::ops::RangeInclusive<u32> = 120..=3600;
 
 /// Never reached, whatever the configuration says: this host and link, and the metadata services of clouds that are
 /// not link-local (Azure, Alibaba).
@@ -53,7 +62,7 @@ fn family(address: IpAddr) -> &'static Family {
 }
 
 /// The networks of the host's own that are no more to be reached than private ones.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Connected(Vec<Rule>);
 
 impl Connected {
@@ -235,103 +244,6 @@ table inet {TABLE} {{
 }}
 "#
     )
-}
-
-/// A list whose names have sets: which set a rule's IPv4 addresses go to.
-pub(super) fn set_of(list: &str, position: usize) -> String {
-    format!("{list}_{position}")
-}
-
-/// The lists of a policy whose names have sets, with their prefixes.
-pub(super) fn lists(egress: &Egress) -> [(&'static str, &[Rule]); 2] {
-    [("allow", &egress.allow), ("job", egress.job.as_deref().unwrap_or_default())]
-}
-
-/// Changes [`guest`]'s rules to those of a policy.
-pub(super) fn policy(egress: &Egress) -> String {
-    let mut text = format!("flush chain inet {TABLE} egress\ntable inet {TABLE} {{\n");
-    for (list, rules) in lists(egress) {
-        for (position, rule) in rules.iter().enumerate() {
-            if matches!(rule.target, Destination::Name { .. }) {
-                let set = set_of(list, position);
-                for Family { suffix, address, .. } in FAMILIES {
-                    let kind = format!("{{ type {address}; flags timeout; size {MAX_NAMED}; }}");
-                    line(&mut text, &format!("set {set}{suffix} {kind}"));
-                }
-            }
-        }
-    }
-    if let Some(rules) = &egress.job {
-        line(&mut text, "chain job {");
-        for (position, rule) in rules.iter().enumerate() {
-            ending(&mut text, &matching(rule, "job", position), "return");
-        }
-        line(&mut text, "  goto denied");
-        line(&mut text, "}");
-    }
-    line(&mut text, "chain egress {");
-    line(&mut text, "  ip daddr @never goto denied");
-    line(&mut text, "  ip6 daddr @never_v6 goto denied");
-    for (position, rule) in egress.deny.iter().enumerate() {
-        if matches!(rule.target, Destination::Net(..)) {
-            ending(&mut text, &matching(rule, "deny", position), "goto denied");
-        }
-    }
-    if egress.job.is_some() {
-        line(&mut text, "  jump job");
-    }
-    for (position, rule) in egress.allow.iter().enumerate() {
-        ending(&mut text, &matching(rule, "allow", position), "goto allowed");
-    }
-    line(&mut text, "  ip daddr @private goto denied");
-    line(&mut text, "  ip6 daddr @private_v6 goto denied");
-    line(&mut text, if egress.listed { "  goto denied" } else { "  goto allowed" });
-    text.push_str("  }\n}\n");
-    text
-}
-
-fn line(text: &mut String, line: &str) {
-    // Writing to a string cannot fail.
-    let _written = writeln!(text, "  {line}");
-}
-
-/// Lines of a chain: what ends how.
-fn ending(text: &mut String, matches: &[String], verdict: &str) {
-    for matching in matches {
-        line(text, &format!("  {matching} {verdict}"));
-    }
-}
-
-/// What packets to a rule's destinations match, in either family.
-fn matching(rule: &Rule, list: &str, position: usize) -> Vec<String> {
-    let to = match &rule.target {
-        Destination::Net(address, prefix) => {
-            vec![format!("{} daddr {address}/{prefix}", family(*address).ip)]
-        }
-        Destination::Name { .. } => {
-            let set = set_of(list, position);
-            FAMILIES.iter().map(|family| format!("{} daddr @{set}{}", family.ip, family.suffix)).collect()
-        }
-    };
-    let Some(ports) = &rule.ports else { return to };
-    let ports = format!("meta l4proto {{ tcp, udp }} th dport {}-{}", ports.start(), ports.end());
-    to.into_iter().map(|to| format!("{to} {ports}")).collect()
-}
-
-/// Puts addresses into the sets of rules for some seconds. Those that are there already are given the new time.
-pub(super) fn elements(added: &[(String, IpAddr, u64)]) -> String {
-    let mut text = String::new();
-    for (set, address, seconds) in added {
-        let set = format!("inet {TABLE} {set}{}", family(*address).suffix);
-        // An element's time is that of its first addition, and only what is there can be deleted.
-        let _written = writeln!(
-            text,
-            "add element {set} {{ {address} }}\n\
-             delete element {set} {{ {address} }}\n\
-             add element {set} {{ {address} timeout {seconds}s }}"
-        );
-    }
-    text
 }
 
 #[cfg(test)]

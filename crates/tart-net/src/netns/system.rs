@@ -98,6 +98,36 @@ impl Namespace {
     }
 }
 
+/// Where the host's own sockets are opened, which are none of a guest.
+#[derive(Debug, Clone)]
+pub(super) enum HostSide {
+    /// In the namespace of this process, which may have no right to enter any.
+    Here,
+    /// In another one.
+    In(Namespace),
+}
+
+impl HostSide {
+    /// Runs work that opens sockets, on a thread of its own.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, NetError> + Send + 'static,
+    ) -> Result<T, NetError> {
+        match self {
+            Self::Here => on_thread((), work).await,
+            Self::In(namespace) => namespace.run(work).await,
+        }
+    }
+
+    /// The name of its namespace, as of [`Namespace::key`].
+    pub(super) fn key(&self) -> io::Result<String> {
+        match self {
+            Self::Here => Namespace::own()?.key(),
+            Self::In(namespace) => namespace.key(),
+        }
+    }
+}
+
 const THREAD: &str = "tart-netns";
 
 /// Runs work on a thread of its own, in the namespace of the caller. Work goes on if nobody waits for it any more;

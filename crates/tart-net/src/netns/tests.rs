@@ -1,6 +1,8 @@
 //! Guests against a host and an outside that are namespaces of the test: needs root, `ip` and `nft`.
 
+mod helped;
 mod lab;
+mod unprivileged;
 
 use std::{net::UdpSocket, time::Duration};
 
@@ -11,7 +13,7 @@ use super::{
 use crate::{AttachRequest, Egress, parse_rules};
 use lab::{
     AZURE, BULK, HOST, HOST6, Lab, LabGuest, METADATA, METADATA6, OTHER, OUTSIDE, OUTSIDE6, PRIVATE,
-    PRIVATE6, PUBLIC, PUBLIC6, finds,
+    PRIVATE6, PUBLIC, PUBLIC6, Way, finds,
 };
 
 fn policy(listed: bool, allow: &[&str], deny: &[&str], job: Option<&[&str]>) -> AttachRequest {
@@ -20,10 +22,37 @@ fn policy(listed: bool, allow: &[&str], deny: &[&str], job: Option<&[&str]>) -> 
     AttachRequest { egress, ..AttachRequest::default() }
 }
 
-#[tokio::test]
-async fn a_guest_finds_public_servers_and_nothing_of_the_host_clouds_or_other_guests() {
+/// Tests of networks that this process makes itself, and of those that a helper makes.
+macro_rules! both_ways {
+    ($($name:ident),* $(,)?) => {
+        mod by_itself {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Way::Own).await;
+            })*
+        }
+        mod by_the_helper {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Way::Helper).await;
+            })*
+        }
+    };
+}
+
+both_ways!(
+    a_guest_finds_public_servers_and_nothing_of_the_host_clouds_or_other_guests,
+    forged_addresses_go_nowhere,
+    lists_decide_by_address_port_and_name,
+    a_job_narrows_what_the_runner_allows_and_does_not_widen_it,
+    a_bandwidth_is_not_exceeded,
+    nothing_is_left_on_the_host,
+    every_guest_begins_anew,
+);
+
+async fn a_guest_finds_public_servers_and_nothing_of_the_host_clouds_or_other_guests(way: Way) {
     let lab = Lab::new().await;
-    let network = lab.network().await;
+    let network = lab.network_by(way).await;
     let guest = LabGuest::attach(&network, AttachRequest::default()).await;
     let other = LabGuest::attach(&network, AttachRequest::default()).await;
     let own: Vec<_> = (0..4).map(|slot| Link::new("tart-", slot)).collect();
@@ -86,12 +115,12 @@ async fn a_guest_finds_public_servers_and_nothing_of_the_host_clouds_or_other_gu
     assert_eq!(usage.forged, 0);
     guest.end().await;
     other.end().await;
+    network.end().await;
 }
 
-#[tokio::test]
-async fn forged_addresses_go_nowhere() {
+async fn forged_addresses_go_nowhere(way: Way) {
     let lab = Lab::new().await;
-    let network = lab.network().await;
+    let network = lab.network_by(way).await;
     let guest = LabGuest::attach(&network, AttachRequest::default()).await;
     let bind = || {
         let socket = UdpSocket::bind("0.0.0.0:9").unwrap();
@@ -142,12 +171,12 @@ async fn forged_addresses_go_nowhere() {
     assert!(guest.attachment.usage().await.forged >= by_mac + 2);
     assert!(guest.finds(PUBLIC, 80).await);
     guest.end().await;
+    network.end().await;
 }
 
-#[tokio::test]
-async fn lists_decide_by_address_port_and_name() {
+async fn lists_decide_by_address_port_and_name(way: Way) {
     let lab = Lab::new().await;
-    let network = lab.network().await;
+    let network = lab.network_by(way).await;
     let allow = ["public.test:80", "private.test", "metadata.test", "198.51.100.11:81"];
     let guest = LabGuest::attach(&network, policy(true, &allow, &["no.public.test"], None)).await;
     assert!(!guest.finds(PUBLIC, 80).await, "its name was not looked up");
@@ -179,12 +208,12 @@ async fn lists_decide_by_address_port_and_name() {
     assert!(!guest.finds(PUBLIC6, 80).await, "denied");
     assert!(guest.finds(PRIVATE6, 80).await, "allowed");
     guest.end().await;
+    network.end().await;
 }
 
-#[tokio::test]
-async fn a_job_narrows_what_the_runner_allows_and_does_not_widen_it() {
+async fn a_job_narrows_what_the_runner_allows_and_does_not_widen_it(way: Way) {
     let lab = Lab::new().await;
-    let network = lab.network().await;
+    let network = lab.network_by(way).await;
     let job: &[&str] = &["198.51.100.11", "10.9.9.9", "private.test"];
     let guest = LabGuest::attach(&network, policy(false, &[], &[], Some(job))).await;
     assert_eq!(guest.looks_up("private.test").await, 0);
@@ -193,12 +222,12 @@ async fn a_job_narrows_what_the_runner_allows_and_does_not_widen_it() {
     assert!(!guest.finds(PUBLIC, 80).await, "not on the job's list");
     assert!(!guest.finds(PRIVATE, 80).await, "on the job's list, but not the runner's to give");
     guest.end().await;
+    network.end().await;
 }
 
-#[tokio::test]
-async fn a_bandwidth_is_not_exceeded() {
+async fn a_bandwidth_is_not_exceeded(way: Way) {
     let lab = Lab::new().await;
-    let network = lab.network().await;
+    let network = lab.network_by(way).await;
     let request = AttachRequest { bandwidth: Some(1 << 20), ..AttachRequest::default() };
     let guest = LabGuest::attach(&network, request).await;
     // The first 128 KiB are not held back.
@@ -206,17 +235,17 @@ async fn a_bandwidth_is_not_exceeded() {
     let took = guest.downloads().await;
     assert!(took >= least, "{took:?}, at least {least:?}");
     guest.end().await;
+    network.end().await;
 }
 
-#[tokio::test]
-async fn nothing_is_left_on_the_host() {
+async fn nothing_is_left_on_the_host(way: Way) {
     let lab = Lab::new().await;
     assert_eq!(lab.left().await, "");
-    let network = lab.network().await;
+    let network = lab.network_by(way).await;
     let guest = LabGuest::attach(&network, AttachRequest::default()).await;
     assert!(lab.left().await.contains("forwarding"));
     guest.end().await;
-    drop(network);
+    network.end().await;
     assert_eq!(lab.left().await, "");
     assert!(!lab.locks().exists());
 }
@@ -289,10 +318,9 @@ async fn what_a_killed_runner_left_is_removed_and_what_a_living_one_has_is_not()
     assert_eq!(lab.left().await, "");
 }
 
-#[tokio::test]
-async fn every_guest_begins_anew() {
+async fn every_guest_begins_anew(way: Way) {
     let lab = Lab::new().await;
-    let network = lab.network().await;
+    let network = lab.network_by(way).await;
     for _ in 0..3 {
         let guest = LabGuest::attach(&network, AttachRequest::default()).await;
         let before = guest.attachment.usage().await;
@@ -302,4 +330,5 @@ async fn every_guest_begins_anew() {
         assert!(entries.await.unwrap().contains("192.0.0.1"));
         guest.end().await;
     }
+    network.end().await;
 }

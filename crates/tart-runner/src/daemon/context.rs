@@ -14,7 +14,7 @@ use url::Url;
 use super::DaemonOptions;
 use super::entry::Entry;
 use super::slots::Slot;
-use crate::{CachePlace, CacheScope, JobRun, JobSession, ObjectCaches};
+use crate::{ArtifactPlace, CachePlace, CacheScope, JobRun, JobSession, ObjectCaches};
 
 /// What this version can do. A server fails jobs that need what is missing here, so this is kept truthful: features
 /// come with the code that has them.
@@ -47,6 +47,7 @@ fn features() -> Features {
         cancel_gracefully: true,
         two_phase_job_commit: true,
         vault_secrets: true,
+        job_inputs: true,
         ..Features::default()
     }
 }
@@ -111,7 +112,7 @@ pub(super) async fn job_run(
         runner: Arc::clone(runner),
         system_id: options.system_id.as_str().to_owned(),
         image: None,
-        artifacts: Some(handle.clone()),
+        artifacts: Some(ArtifactPlace::Server(handle.clone())),
         cache: Some(cache_place(entry, job.payload.job_info.project_id)),
         session,
         plain_log: false,

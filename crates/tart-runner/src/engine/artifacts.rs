@@ -1,4 +1,4 @@
-//! Artifacts: what the helper in the guest archives goes to the server, and what other jobs left goes to the helper.
+//! Artifacts: what the helper in the guest archives goes to their place, and what other jobs left goes to the helper.
 //! The host passes the bytes on and looks at none of them.
 
 mod plan;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tart_archive::Request;
-use tart_gitlab::{ApiError, ArtifactUpload, DownloadError, JobHandle, UploadError};
+use tart_gitlab::ArtifactUpload;
 use tart_guest::{CommandEvent, Guest};
 use tart_job::Level;
 use tart_job::flags::Flag;
@@ -24,11 +24,15 @@ use super::control::Scope;
 use super::job::Job;
 use super::script::Broken;
 use super::transfer::{self, NOTHING, Unpacked};
+use crate::artifacts::{Arrival, ArtifactPlace, DOWNLOADS, Refusal};
 use crate::guest::JobGuest;
 use plan::{Planned, plan};
 
-/// Pieces of an archive between the guest and the server.
+/// Pieces of an archive between the guest and its place.
 const PIECES: usize = 4;
+
+/// Tries of an upload that is answered before its end.
+const EARLY_ANSWERS: u32 = 3;
 
 /// What stages fail with, as scripts of the official runner do.
 const FAILED: Failure = Failure::ExitCode(1);
@@ -37,8 +41,6 @@ const FAILED: Failure = Failure::ExitCode(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Tries of a download.
-const DOWNLOADS: u32 = 3;
 const DOWNLOAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// How one try of an upload ended.
@@ -46,7 +48,7 @@ enum Tried {
     Done,
     /// No file matched.
     Nothing,
-    Refused(UploadError),
+    Refused(Refusal),
     /// The helper failed, and has said why.
     Helper,
 }
@@ -54,14 +56,14 @@ enum Tried {
 impl Job<'_> {
     /// Uploads what the job is to leave behind.
     pub(super) async fn upload_artifacts(&mut self, stage: &Stage, scope: &Scope) -> Result<(), Failure> {
-        let Some((server, guest)) = self.artifacts_begin() else { return Ok(()) };
+        let Some((place, guest)) = self.artifacts_begin() else { return Ok(()) };
         let succeeded = *stage == Stage::UploadArtifactsOnSuccess;
         let run = self.run;
         let due = |artifact: &&Artifact| is_artifact(artifact) && is_due(&artifact.when, succeeded);
         let mut result = Ok(());
         for artifact in run.payload.artifacts.iter().filter(due) {
             result = match plan(artifact, self.plan) {
-                Ok(planned) => self.upload(&server, &guest, stage, &planned, scope).await,
+                Ok(planned) => self.upload(&place, &guest, stage, &planned, scope).await,
                 Err(reason) => {
                     self.log.line(Level::Error, &reason);
                     Err(FAILED)
@@ -77,13 +79,13 @@ impl Job<'_> {
 
     /// Downloads what other jobs left behind, into the project's directory.
     pub(super) async fn download_artifacts(&mut self, scope: &Scope) -> Result<(), Failure> {
-        let Some((server, guest)) = self.artifacts_begin() else { return Ok(()) };
+        let Some((place, guest)) = self.artifacts_begin() else { return Ok(()) };
         let run = self.run;
         let mut result = Ok(());
         for other in run.payload.dependencies.iter().filter(|other| other.has_artifacts()) {
             self.log
                 .line(Level::Info, &format!("Downloading artifacts for {} ({})...", other.name, other.id));
-            result = self.download(&server, &guest, other, scope).await;
+            result = self.download(&place, &guest, other, scope).await;
             if result.is_err() {
                 break;
             }
@@ -92,44 +94,45 @@ impl Job<'_> {
         result
     }
 
-    fn artifacts_begin(&mut self) -> Option<(JobHandle, JobGuest)> {
-        let Some(server) = self.run.artifacts.clone() else {
-            let text = "artifacts are neither downloaded nor kept: there is no server";
+    fn artifacts_begin(&mut self) -> Option<(ArtifactPlace, JobGuest)> {
+        let Some(place) = self.run.artifacts.clone() else {
+            let text = "artifacts are neither downloaded nor kept: there is no place for them";
             self.log.line(Level::Warning, text);
             return None;
         };
-        Some((server, self.guest.take()?))
+        Some((place, self.guest.take()?))
     }
 
     /// One upload with its tries.
     async fn upload(
         &mut self,
-        server: &JobHandle,
+        place: &ArtifactPlace,
         guest: &JobGuest,
         stage: &Stage,
         planned: &Planned,
         scope: &Scope,
     ) -> Result<(), Failure> {
         let Planned { upload, request } = planned;
-        let what = format!("Uploading artifacts as \"{}\" to coordinator...", upload.kind);
+        let what = format!("Uploading artifacts as \"{}\" to {}...", upload.kind, place.name());
         let id = self.run.payload.id;
+        let done = match place {
+            ArtifactPlace::Server(_) => format!("201 Created id={id} responseStatus=201 Created"),
+            ArtifactPlace::Local { .. } => "ok".to_owned(),
+        };
         self.log.line(Level::Print, "Uploading artifacts...");
         let limit = self.run.runner.artifact.upload_timeout;
         let mut pause = FIRST_PAUSE;
         let mut failed = 0;
         loop {
-            let tried = timeout(limit, self.try_upload(server, guest.agent(), stage, upload, request, scope));
-            let error = match tried.await {
+            let tried = timeout(limit, self.try_upload(place, guest.agent(), stage, upload, request, scope));
+            let refusal = match tried.await {
                 Ok(Ok(Tried::Done)) => {
-                    self.log.line(
-                        Level::Print,
-                        &format!("{what} 201 Created id={id} responseStatus=201 Created"),
-                    );
+                    self.log.line(Level::Print, &format!("{what} {done}"));
                     return Ok(());
                 }
                 Ok(Ok(Tried::Nothing)) => return Ok(()),
                 Ok(Ok(Tried::Helper)) => return Err(FAILED),
-                Ok(Ok(Tried::Refused(error))) => error,
+                Ok(Ok(Tried::Refused(refusal))) => refusal,
                 Ok(Err(broken)) => return Err(self.broken(broken, guest).await),
                 Err(_) => {
                     let text = format!("{what} not done within {} seconds", limit.as_secs());
@@ -138,9 +141,9 @@ impl Job<'_> {
                 }
             };
             failed += 1;
-            let last = failed >= error.tries();
+            let last = failed >= refusal.tries;
             let level = if last { Level::Error } else { Level::Warning };
-            self.log.line(level, &format!("{what} {error} id={id}"));
+            self.log.line(level, &format!("{what} {} id={id}", refusal.text));
             if last {
                 return Err(FAILED);
             }
@@ -152,7 +155,7 @@ impl Job<'_> {
 
     async fn try_upload(
         &mut self,
-        server: &JobHandle,
+        place: &ArtifactPlace,
         agent: &Guest,
         stage: &Stage,
         upload: &ArtifactUpload,
@@ -163,7 +166,7 @@ impl Job<'_> {
         let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
         let mut sender = Some(sender);
         let pieces = futures::stream::poll_fn(move |cx| receiver.poll_recv(cx));
-        let uploading = server.upload_artifacts(upload, StreamReader::new(pieces));
+        let uploading = place.put(upload, StreamReader::new(pieces));
         tokio::pin!(uploading);
         // The request begins with the first byte: there may be nothing to upload.
         let mut begun = false;
@@ -182,9 +185,9 @@ impl Job<'_> {
                     (_, Some(status)) if status != ExitStatus::Code(0) => Tried::Helper,
                     (Ok(()), _) => {
                         let text = "it was answered before its end".to_owned();
-                        Tried::Refused(UploadError::Failed(ApiError::Transport(text)))
+                        Tried::Refused(Refusal { text, tries: EARLY_ANSWERS })
                     }
-                    (Err(error), _) => Tried::Refused(error),
+                    (Err(refusal), _) => Tried::Refused(refusal),
                 }),
                 permit = reserve(sender.as_ref()), if waiting.is_some() => {
                     // Without room the request is over, and says soon why.
@@ -213,20 +216,24 @@ impl Job<'_> {
     /// One download with its tries.
     async fn download(
         &mut self,
-        server: &JobHandle,
+        place: &ArtifactPlace,
         guest: &JobGuest,
         other: &Dependency,
         scope: &Scope,
     ) -> Result<(), Failure> {
         let direct = self.plan.flags.is_on(Flag::DirectDownload);
-        let what = "Downloading artifacts from coordinator...";
+        let what = format!("Downloading artifacts from {}...", place.name());
         let mut failed = 0;
         loop {
             let direct = direct && failed == 0;
-            let error = match self.try_download(server, guest.agent(), other, direct, scope).await {
+            let error = match self.try_download(place, guest.agent(), other, direct, scope).await {
                 Ok(Ok(storage)) => {
                     let host = storage.map(|storage| format!(" host={storage}")).unwrap_or_default();
-                    let text = format!("{what} ok{host} id={} responseStatus=200 OK", other.id);
+                    let status = match place {
+                        ArtifactPlace::Server(_) => format!(" id={} responseStatus=200 OK", other.id),
+                        ArtifactPlace::Local { .. } => String::new(),
+                    };
+                    let text = format!("{what} ok{host}{status}");
                     self.log.line(Level::Print, &text);
                     return Ok(());
                 }
@@ -234,14 +241,12 @@ impl Job<'_> {
                 Err(broken) => return Err(self.broken(broken, guest).await),
             };
             failed += 1;
-            let (text, again) = match error {
-                Undelivered::Server(error @ DownloadError::Failed(_)) => {
-                    (error.to_string(), failed < DOWNLOADS)
-                }
-                Undelivered::Server(error) => (error.to_string(), false),
-                Undelivered::Broken(error) => (error.to_string(), failed < DOWNLOADS),
+            let (text, tries) = match error {
+                Undelivered::Refused(Refusal { text, tries }) => (text, tries),
+                Undelivered::Broken(error) => (error.to_string(), DOWNLOADS),
                 Undelivered::Helper => return Err(FAILED),
             };
+            let again = failed < tries;
             let level = if again { Level::Warning } else { Level::Error };
             self.log.line(level, &format!("{what} {text} id={}", other.id));
             if !again {
@@ -255,24 +260,17 @@ impl Job<'_> {
     /// Where the archive came from, if not from the server itself.
     async fn try_download(
         &mut self,
-        server: &JobHandle,
+        place: &ArtifactPlace,
         agent: &Guest,
         other: &Dependency,
         direct: bool,
         scope: &Scope,
     ) -> Result<Result<Option<String>, Undelivered>, Broken> {
-        let token = other.token.clone().into();
-        let download = server.client().download_artifacts(other.id, &token, direct);
-        let begun = self.control.unless_halted(scope, download).await?;
-        let archive = match begun {
-            Ok(archive) => archive,
-            Err(error) => return Ok(Err(Undelivered::Server(error))),
+        let arrival = match self.control.unless_halted(scope, place.get(other, direct)).await? {
+            Ok(arrival) => arrival,
+            Err(refusal) => return Ok(Err(Undelivered::Refused(refusal))),
         };
-        let storage = archive.storage.clone();
-        let pieces = futures::stream::try_unfold(archive, |mut archive| async move {
-            let piece = archive.chunk().await.map_err(io::Error::other)?;
-            Ok(piece.map(|piece| (piece, archive)))
-        });
+        let Arrival { pieces, storage } = arrival;
         let (stage, directory) = (Stage::DownloadArtifacts, &self.plan.dirs.build_dir);
         Ok(match self.unpack(agent, &stage, directory, pieces, scope).await? {
             Unpacked::Done => Ok(storage),
@@ -284,7 +282,7 @@ impl Job<'_> {
 
 /// Why a download did not arrive.
 enum Undelivered {
-    Server(DownloadError),
+    Refused(Refusal),
     /// In the middle.
     Broken(io::Error),
     /// The helper failed, and has said why.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tart_assets::{ImageDisk, Scratch};
 use tart_net::{AttachRequest, Attachment};
-use tart_vmm::{DiskSpec, MachineDir, MachineSpec, Origin};
+use tart_vmm::{DiskSpec, MachineDir, Origin};
 use tokio::time::Instant;
 
 use super::layout::{Layout, PlannedDisk, fill, template_disks};
@@ -88,16 +88,12 @@ pub(super) async fn place(
     services: &[ImageDisk],
     attach: &AttachRequest,
 ) -> Result<Placed, GuestFailure> {
-    let dir = setup.run_dir.machine(&request.id)?;
+    let mut spec = setup.machine();
+    let dir = setup.places.machine(&request.id, &mut spec)?;
     let (scratch, attachment) = tokio::join!(scratch(setup, dir.path()), setup.network.attach(attach));
     let (scratch, attachment) = (scratch?, attachment?);
-    let mut spec = MachineSpec {
-        id: request.id.clone(),
-        run_dir: dir.path().to_owned(),
-        disks: specs(layout(setup, request, services, scratch.path()).disks()),
-        nic: attachment.guest().nic.clone(),
-        ..setup.machine()
-    };
+    spec.disks = specs(layout(setup, request, services, scratch.path()).disks());
+    spec.nic = attachment.guest().nic.clone();
     let mut how = Start::Booted;
     if let Some(snapshot) = &setup.snapshot
         && let Some(disks) = fill(template_disks(&setup.boot.helper), spec.disks.clone())

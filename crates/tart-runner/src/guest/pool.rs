@@ -14,12 +14,13 @@ use jiff::Timestamp;
 use tart_guest::Relay;
 use tart_net::{Network, RelayTargets, Reservation};
 use tart_proto::time::scaled;
-use tart_vmm::{Driver, MachineDir, MachineSpec, RunDir};
+use tart_vmm::{Driver, MachineDir, MachineSpec};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::start::{Started, start};
+use crate::host::Places;
 use policy::Policies;
 
 /// How long a machine may take to answer before it is taken for dead.
@@ -37,7 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub(crate) struct Factory {
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) network: Arc<dyn Network>,
-    pub(crate) run_dir: Arc<RunDir>,
+    pub(crate) places: Places,
     /// A machine that goes on from a snapshot, without a name, a directory and a network.
     pub(crate) spec: MachineSpec,
 }
@@ -223,14 +224,10 @@ async fn make(shared: &Shared) -> Result<Ready, String> {
         state.made
     };
     let id = format!("ready-{number}");
-    let dir = factory.run_dir.machine(&id).map_err(|error| error.to_string())?;
+    let mut spec = factory.spec.clone();
+    let dir = factory.places.machine(&id, &mut spec).map_err(|error| error.to_string())?;
     let reservation = factory.network.reserve(&id).await.map_err(|error| error.to_string())?;
-    let spec = MachineSpec {
-        id,
-        run_dir: dir.path().to_owned(),
-        nic: reservation.nic().cloned(),
-        ..factory.spec.clone()
-    };
+    spec.nic = reservation.nic().cloned();
     let relay = Arc::new(LateRelay::default());
     let started = start(&*factory.driver, &spec, relay.clone()).await.map_err(|error| error.to_string())?;
     Ok(Ready { started, reservation, dir, relay, since: Instant::now() })

@@ -35,7 +35,8 @@ const NAME_BYTES: usize = 16;
 /// # Errors
 /// Why there is none; guests boot then.
 pub(super) async fn prepare(setup: &HostSetup, note: impl FnOnce()) -> Result<Snapshot, String> {
-    let dir = setup.run_dir.machine(MACHINE).map_err(|error| error.to_string())?;
+    let mut spec = setup.machine();
+    let dir = setup.places.machine(MACHINE, &mut spec).map_err(|error| error.to_string())?;
     let reservation = setup.network.reserve(MACHINE).await.map_err(|error| error.to_string())?;
     let nic = reservation.nic().cloned();
     let root = setup.images.store().root().join(DIRECTORY);
@@ -54,18 +55,13 @@ pub(super) async fn prepare(setup: &HostSetup, note: impl FnOnce()) -> Result<Sn
         Some(snapshot) => Ok(snapshot),
         None => {
             note();
-            let spec = MachineSpec {
-                id: MACHINE.to_owned(),
-                run_dir: dir.path().to_owned(),
-                nic,
-                disks: template_disks(&setup.boot.helper),
-                origin: Origin::Template,
-                ..setup.machine()
-            };
+            spec.nic = nic;
+            spec.disks = template_disks(&setup.boot.helper);
+            spec.origin = Origin::Template;
             make(setup, &spec, root, place).await
         }
     };
-    drop((reservation, lock));
+    drop((reservation, dir, lock));
     snapshot
 }
 

@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 
 use serde_json::{Value, json};
 use tart_test_firecracker::with_plan;
-use tart_vmm::Identity;
+use tart_vmm::{Identity, Isolation, IsolationOptions, Limits};
 
 use super::*;
 
@@ -57,13 +57,15 @@ impl Scene {
 
     /// Puts the machine into a new control group.
     fn with_cgroup(&mut self) -> PathBuf {
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let mut lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let mount = lines.find(|words| words[2] == "cgroup2").expect("this host has cgroup v2")[1].to_owned();
-        let group = Path::new(&mount).join(format!("tart-test-{}", std::process::id()));
-        fs::create_dir(&group).unwrap();
-        self.spec.cgroup = Some(group.clone());
-        group
+        let options = IsolationOptions {
+            uid_base: 1,
+            uid_count: 0,
+            locks: self.root.path().join("uids"),
+            cgroup_parent: Some("tart-test".to_owned()),
+        };
+        self.machine_dir.confine(&Isolation::new(&options).unwrap(), &Limits::of(1 << 30, 0, 2)).unwrap();
+        self.spec.cgroup = self.machine_dir.cgroup().map(Path::to_owned);
+        self.spec.cgroup.clone().expect("this host has cgroup v2")
     }
 }
 

@@ -65,7 +65,7 @@ impl Scene {
             disks: vec![disk("helper", true), disk("scratch", false)],
             nic: None,
             boot_limit: LIMIT,
-            later_bytes: 0,
+            later_disk: None,
             later_images: Vec::new(),
             identity: None,
             cgroup: None,
@@ -177,6 +177,46 @@ async fn each_way_to_die_is_told_apart() {
         assert_eq!((exit.kind, exit.status), (kind, ProcessStatus::Code(code)));
         assert!(error.to_string().contains(text), "{error}");
     }
+}
+
+#[tokio::test]
+async fn the_end_of_the_log_belongs_to_the_error_of_a_machine_that_fails() {
+    for version in ["1.7.0", "1.16.1"] {
+        let scene = Scene::new(&json!({ "version": version, "dies_at": ["/vsock", 148] }));
+        let error = scene.failure().await.to_string();
+        assert!(error.contains("[Error] Firecracker cannot go on at /vsock"), "{error}");
+    }
+    // Whatever the guest makes it log, the machine runs on, and the end is kept.
+    let scene = Scene::new(&json!({ "warnings": 20_000 }));
+    let machine = scene.start().await.unwrap();
+    assert_eq!(line(&*machine).await, "it is up\n");
+    let told = machine.console_tail();
+    assert!(told.contains("[Warn] the guest did something strange, ") && told.len() < 8192, "{told}");
+    machine.kill().await;
+}
+
+#[tokio::test]
+async fn a_machine_tells_what_its_devices_did() {
+    let mut scene = Scene::new(&json!({}));
+    scene.spec.origin = Origin::Template;
+    let driver = scene.driver(FirecrackerTuning::default()).await.unwrap();
+    let template = driver.start(&scene.spec).await.unwrap();
+    // One line at the start, one for each question.
+    assert_eq!(template.counters().await.unwrap().disks.read_bytes, 2 * 4096);
+    let counters = template.counters().await.unwrap();
+    assert_eq!((counters.disks.read_bytes, counters.disks.written_bytes), (3 * 4096, 3 * 512));
+    assert_eq!((counters.agent.written_bytes, counters.agent.failures), (60, 3));
+    assert_eq!((counters.forbidden_calls, counters.lost_reports), (0, 0));
+
+    // A machine that goes on from another has a log and counters of its own.
+    assert_eq!(line(&*template).await, "it is up\n");
+    scene.spec.origin = Origin::Snapshot(template.save().await.unwrap());
+    let other = tempfile::tempdir().unwrap();
+    scene.spec.run_dir = other.path().to_owned();
+    let machine = driver.start(&scene.spec).await.unwrap();
+    assert_eq!(machine.counters().await.unwrap().disks.read_bytes, 4096);
+    machine.kill().await;
+    assert_eq!(machine.counters().await.unwrap().disks.read_bytes, 4096);
 }
 
 #[tokio::test]

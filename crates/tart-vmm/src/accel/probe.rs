@@ -1,11 +1,19 @@
 //! Booting a guest to see whether one boots.
 
-use std::{fs::File, io, path::Path, time::Instant};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use super::{Acceleration, Greet, Probe};
-use crate::{Driver, MachineSpec, QemuDriver, QemuOptions, VmmError, await_boot};
+use crate::{Driver, Limits, MachineSpec, QemuDriver, QemuOptions, VmmError, await_boot};
 
 const KVM: &str = "/dev/kvm";
+
+/// The machine's name.
+const NAME: &str = "probe";
 
 /// Memory of the probe's guest, in bytes.
 const MEMORY: u64 = 256 << 20;
@@ -32,15 +40,17 @@ pub(super) async fn boot(
     qemu: &Path,
     greet: &Greet,
 ) -> Result<Result<String, String>, VmmError> {
-    let options = QemuOptions { binary: Some(qemu.to_owned()), acceleration: Acceleration::Kvm };
+    let options = QemuOptions {
+        binary: Some(qemu.to_owned()),
+        acceleration: Acceleration::Kvm,
+        helper: probe.helper.map(Path::to_owned),
+    };
     let driver = QemuDriver::new(options).await?;
-    let dir = tempfile::Builder::new()
-        .prefix("probe-")
-        .tempdir_in(probe.run_dir)
-        .map_err(|e| VmmError::system(format!("make a directory in {}", probe.run_dir.display()), e))?;
-    let spec = MachineSpec {
-        id: "probe".to_owned(),
-        run_dir: dir.path().to_owned(),
+    let mut dir = probe.run_dir.machine(NAME)?;
+    dir.confine(probe.isolation, &Limits::of(MEMORY, driver.own_memory(), 1))?;
+    let mut spec = MachineSpec {
+        id: NAME.to_owned(),
+        run_dir: PathBuf::new(),
         kernel: probe.kernel.to_owned(),
         initrd: probe.initrd.to_owned(),
         extra_kernel_args: Vec::new(),
@@ -49,12 +59,13 @@ pub(super) async fn boot(
         disks: Vec::new(),
         nic: None,
         boot_limit: probe.limit,
-        later_bytes: 0,
+        later_disk: None,
         later_images: Vec::new(),
         identity: None,
         cgroup: None,
         origin: crate::Origin::Boot,
     };
+    spec.place_in(&dir);
     let start = Instant::now();
     let machine = match driver.start(&spec).await {
         Ok(machine) => machine,

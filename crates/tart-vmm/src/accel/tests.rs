@@ -16,13 +16,16 @@ fn the_choice_is_explained_in_a_line() {
 #[tokio::test]
 async fn emulation_on_demand_needs_no_probe() {
     let nowhere = Path::new("/nonexistent");
+    let root = tempfile::tempdir().unwrap();
     let probe = Probe {
         qemu: Some(nowhere),
         kernel: nowhere,
         initrd: nowhere,
         digest: "",
         cache: nowhere,
-        run_dir: nowhere,
+        run_dir: &RunDir::create(root.path()).unwrap(),
+        isolation: &Isolation::default(),
+        helper: None,
         limit: PROBE_LIMIT,
     };
     let greet: &Greet = &|_| Box::pin(async { Ok(()) });

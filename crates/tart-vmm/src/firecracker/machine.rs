@@ -1,8 +1,14 @@
 //! A running Firecracker.
 
-use std::{io, os::unix::net::UnixStream as StdUnixStream, path::Path, time::Duration};
+use std::{
+    io,
+    os::{fd::AsRawFd as _, unix::net::UnixStream as StdUnixStream},
+    path::Path,
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use rustix::pipe::{PipeFlags, pipe_with};
 use tart_net::NicLink;
 use tart_proto::time::scaled;
 use tokio::time::{Instant, sleep, timeout};
@@ -12,13 +18,16 @@ use super::{
     api::{Api, ApiError},
     exit,
     place::Place,
+    reports::{self, Reports},
     requests::{self, Request},
     setting::{Jail, Setting},
     vsock::Vsock,
 };
 use crate::{
-    AgentStream, DiskSpec, Machine, MachineExit, MachineSpec, Origin, Snapshot, VmmError, process::Launch,
-    run_dir, spec, supervised::Supervised,
+    AgentStream, DiskSpec, Machine, MachineCounters, MachineExit, MachineSpec, Origin, Snapshot, VmmError,
+    process::{Launch, Namespace},
+    run_dir, spec,
+    supervised::Supervised,
 };
 
 /// How long Firecracker may take until its API answers. Much less is usual, but the host may be busy.
@@ -30,6 +39,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks for the socket.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// How long it may take to flush metrics: nobody's job waits for them.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
 /// How long the end of a process may take to be noticed.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
@@ -37,6 +49,7 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 pub(super) struct FirecrackerMachine {
     id: String,
     process: Supervised,
+    reports: Reports,
     vsock: Vsock,
     place: Place,
     api_socket: &'static str,
@@ -68,17 +81,13 @@ pub(super) async fn start(
         return Err(VmmError::Spec { id: spec.id.clone(), reason });
     }
     let what = |what: &str| format!("{what} of virtual machine `{}`", spec.id);
-    if let Some(cgroup) = &spec.cgroup {
-        run_dir::record_cgroup(&spec.run_dir, cgroup)
-            .map_err(|e| VmmError::system(what("record the control group"), e))?;
-    }
     let setting = Setting::prepare(driver, spec).await?;
     let Setting { place, api_socket, jail, .. } = setting;
     let inside = &setting.spec;
     let requests = match &setting.saved {
         None => {
             let requests = requests::before_start(inside, line, device, &driver.tuning, driver.features)?;
-            requests.into_iter().chain([Request::start()]).collect()
+            requests.into_iter().chain([Request::start()]).collect::<Vec<_>>()
         }
         Some([memory, state]) => requests::restore(inside, device, memory, state, driver.features)?,
     };
@@ -89,31 +98,38 @@ pub(super) async fn start(
             .map_err(|e| VmmError::system(what("make the socket"), e))?,
         Origin::Snapshot(_) => Vsock::of_restored(second),
     };
+    let reports = Reports::make(place.dir()).map_err(|e| VmmError::system(what("make pipes"), e))?;
+    let requests: Vec<Request> = reports::requests().into_iter().chain(requests).collect();
     let (console, console_far) =
         StdUnixStream::pair().map_err(|e| VmmError::system(what("make a socket pair"), e))?;
     let program = setting.program.display().to_string();
+    let (stderr, said) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|e| VmmError::system(what("make a pipe"), e))?;
     let launch = Launch {
         program: setting.program,
         args: setting.arguments,
         dir: spec.run_dir.clone(),
-        inherit: setting.inherit,
+        inherit: setting.inherit.into_iter().map(|fd| (fd.clone(), fd.as_raw_fd())).collect(),
         stdout: Some(console_far.into()),
-        namespace,
+        stderr: said,
+        network: namespace.map_or(Namespace::Runner, Namespace::Of),
+        user: None,
+        cgroup: None,
         // It has its own filters and, with the jailer, nothing else to open.
-        allowed: None,
+        places: None,
         max_file: setting.max_file,
     };
     let launched = driver.launcher.launch(launch).await;
-    let (process, stderr) = launched.map_err(|e| VmmError::system(format!("run {program}"), e))?;
+    let process = launched.map_err(|e| VmmError::system(format!("run {program}"), e))?;
     run_dir::record(&spec.run_dir, process.pid())
         .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let watched = |e: io::Error| VmmError::system(what("watch the sockets"), e);
-    let process =
-        Supervised::new(process, console, stderr, driver.launcher.clone(), exit::kind).map_err(watched)?;
+    let process = Supervised::new(process, console, stderr, exit::kind).map_err(watched)?;
     let template = is_template.then(|| spec.memory_mib() << 20);
     let (id, disks) = (spec.id.clone(), spec.disks.clone());
-    let machine = FirecrackerMachine { id, process, vsock, place, api_socket, disks, template, jail };
+    let machine =
+        FirecrackerMachine { id, process, reports, vsock, place, api_socket, disks, template, jail };
 
     let limit = scaled(START_LIMIT).min(spec.boot_limit);
     let asked = tokio::select! {
@@ -234,11 +250,22 @@ impl Machine for FirecrackerMachine {
     }
 
     fn console_tail(&self) -> String {
-        let said = self.process.said();
+        let (mut said, log) = (self.process.said(), self.reports.log());
+        if !log.is_empty() {
+            said = if said.is_empty() { log } else { format!("{}\n{log}", said.trim_end()) };
+        }
         match self.process.exit().and_then(|exit| exit::meaning(exit.status)) {
             Some(meaning) if said.is_empty() => meaning.to_owned(),
             Some(meaning) => format!("{}\n{meaning}", said.trim_end()),
             None => said,
         }
+    }
+
+    async fn counters(&self) -> Option<MachineCounters> {
+        // One that has ended has told all that it will.
+        if self.process.exit().is_none() {
+            let _late = timeout(scaled(FLUSH_LIMIT), self.call(&[reports::flush()])).await;
+        }
+        self.reports.counters()
     }
 }

@@ -10,7 +10,7 @@ use crate::{Acceleration, DiskSpec, MachineSpec, Origin, VmmError};
 pub(crate) const AGENT_PORT: &str = "tart.agent";
 
 /// Host memory for translated code, in MiB. QEMU's own choice is up to 1024, which it fills before it frees any.
-const TCG_BUFFER: u32 = 256;
+pub(super) const TCG_BUFFER: u32 = 256;
 
 /// Descriptors that QEMU inherits.
 #[derive(Debug, Clone, Copy)]

@@ -1,11 +1,15 @@
 //! A running QEMU.
 
 use std::{
-    fs::File,
+    ffi::OsString,
+    fs::{self, File, Permissions},
     io,
     os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream as StdUnixStream},
+        fd::{OwnedFd, RawFd},
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream as StdUnixStream},
+        },
     },
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -25,12 +29,13 @@ use tokio::{
 use super::{
     QemuDriver,
     args::{self, Inherited},
-    migration,
+    confine, migration,
     qmp::{Qmp, QmpError},
 };
 use crate::{
-    AgentStream, DiskSpec, ExitKind, Machine, MachineExit, MachineSpec, Origin, ProcessStatus, Snapshot,
-    VmmError, confine::Allowed, process::Launch, run_dir, snapshot::Unsealed, spec, supervised::Supervised,
+    Acceleration, AgentStream, DiskSpec, Driver, ExitKind, Machine, MachineExit, MachineSpec, Origin,
+    ProcessStatus, Snapshot, VmmError, monitor::Wanted, run_dir, snapshot::Unsealed, spec,
+    supervised::Supervised,
 };
 
 /// The agent's socket in the machine's directory.
@@ -80,43 +85,46 @@ pub(super) async fn start(
     });
     let nic = nic.transpose()?;
     let saved = Saved::of(spec)?;
+    let mut inherit = Inherit::default();
     let inherited = Inherited {
-        qmp: qmp_far.as_raw_fd(),
-        console: console_far.as_raw_fd(),
-        agent: agent.as_raw_fd(),
-        nic: nic.as_ref().map(|fd| fd.as_raw_fd()),
-        memory: saved.memory.as_ref().map(|fd| fd.as_raw_fd()),
+        qmp: inherit.add(qmp_far),
+        console: inherit.add(console_far),
+        agent: inherit.add(agent),
+        nic: nic.map(|fd| inherit.share(fd)),
+        memory: saved.memory.clone().map(|fd| inherit.share(fd)),
+    };
+    let state = saved.state.clone().map(|fd| inherit.share(fd));
+    let utf8 = |arg: OsString| {
+        arg.into_string().map_err(|arg| VmmError::Spec {
+            id: spec.id.clone(),
+            reason: format!("`{}` is not UTF-8", arg.display()),
+        })
     };
     let args = args::arguments(spec, driver.acceleration, line, inherited)?;
-    let mut inherit: Vec<Arc<OwnedFd>> =
-        [qmp_far.into(), console_far.into(), agent.into()].into_iter().map(Arc::new).collect();
-    inherit.extend(nic);
-    inherit.extend(saved.memory.iter().chain(&saved.state).cloned());
-    let launch = Launch {
+    let own = spec.disks.iter().filter(|disk| !disk.read_only).filter_map(|disk| disk.path.clone());
+    let wanted = Wanted {
+        machine: spec.id.clone(),
         program: driver.binary.clone(),
-        args,
+        args: args.into_iter().map(utf8).collect::<Result<_, _>>()?,
         dir: spec.run_dir.clone(),
-        inherit,
-        stdout: None,
-        namespace: None,
-        allowed: Some(allowed(driver, spec)),
+        numbers: inherit.numbers(),
+        allowed: confine::allowed(driver, spec),
+        own: own.chain(spec.later_disk.clone()).collect(),
+        kvm: driver.acceleration == Acceleration::Kvm,
+        memory: spec.memory_bytes.saturating_add(driver.own_memory()),
+        vcpus: spec.vcpus,
         max_file: spec.largest_writable(),
     };
-    let (process, stderr) = driver
-        .launcher
-        .launch(launch)
-        .await
-        .map_err(|e| VmmError::system(format!("run {}", driver.binary.display()), e))?;
+    let held = (spec.identity, spec.cgroup.clone());
+    let (process, stderr) = driver.starter.start(wanted, inherit.0, held).await?;
     run_dir::record(&spec.run_dir, process.pid())
         .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let connection = |e: io::Error| VmmError::system(what("watch the sockets"), e);
-    let process =
-        Supervised::new(process, console, stderr, driver.launcher.clone(), kind).map_err(connection)?;
+    let process = Supervised::new(process, console, stderr, kind).map_err(connection)?;
     qmp.set_nonblocking(true).map_err(connection)?;
     let (reader, writer) = UnixStream::from_std(qmp).map_err(connection)?.into_split();
     let limit = scaled(START_LIMIT).min(spec.boot_limit);
-    let state = saved.state.as_ref().map(|fd| fd.as_raw_fd());
     let failure = match Qmp::start(reader, writer, limit).await {
         Ok(qmp) => match migration::begin(&qmp, state, limit).await {
             Ok(()) => {
@@ -139,18 +147,26 @@ pub(super) async fn start(
     Err(VmmError::Control { id: spec.id.clone(), problem })
 }
 
-/// What QEMU opens by its path.
-fn allowed(driver: &QemuDriver, spec: &MachineSpec) -> Allowed {
-    let images = |read_only| {
-        spec.disks.iter().filter(move |disk| disk.read_only == read_only).filter_map(|disk| disk.path.clone())
-    };
-    let own = [&driver.binary, &spec.kernel, &spec.initrd].into_iter().cloned();
-    // One that is installed elsewhere has its libraries and firmware beside it.
-    let prefix = driver.binary.parent().and_then(Path::parent).unwrap_or(Path::new("/usr"));
-    let installed = ["lib", "lib64", "libexec", "share"].map(|name| prefix.join(name));
-    Allowed {
-        read: own.chain(installed).chain(images(true)).chain(spec.later_images.iter().cloned()).collect(),
-        write: std::iter::once(spec.run_dir.clone()).chain(images(false)).collect(),
+/// The number of the first descriptor that QEMU inherits, out of the way of those that it opens itself.
+const FIRST_NUMBER: RawFd = 100;
+
+/// Descriptors that QEMU inherits.
+#[derive(Default)]
+struct Inherit(Vec<Arc<OwnedFd>>);
+
+impl Inherit {
+    /// Adds one and gives its number.
+    fn add(&mut self, fd: impl Into<OwnedFd>) -> RawFd {
+        self.share(Arc::new(fd.into()))
+    }
+
+    fn share(&mut self, fd: Arc<OwnedFd>) -> RawFd {
+        self.0.push(fd);
+        self.numbers().last().copied().unwrap_or(FIRST_NUMBER)
+    }
+
+    fn numbers(&self) -> Vec<RawFd> {
+        (FIRST_NUMBER..).take(self.0.len()).collect()
     }
 }
 
@@ -220,7 +236,10 @@ impl Machine for QemuMachine {
             return Err(self.control("was not started to be saved"));
         };
         let saved = async {
-            let listener = UnixListener::bind(run_dir::path_in(&self.dir, STATE_SOCKET))?;
+            let socket = run_dir::path_in(&self.dir, STATE_SOCKET);
+            let listener = UnixListener::bind(&socket)?;
+            // Its directory lets nobody but the machine get here.
+            fs::set_permissions(&socket, Permissions::from_mode(0o666))?;
             listener.set_nonblocking(true)?;
             let state = File::from(unsealed.state.try_clone()?);
             let listener = tokio::net::UnixListener::from_std(listener)?;

@@ -17,7 +17,7 @@ const RECORD: &str = "cgroup";
 const END_LIMIT: i64 = 30;
 
 /// Writes down which control group is a machine's.
-pub(crate) fn record_cgroup(machine: &Path, cgroup: &Path) -> io::Result<()> {
+pub(super) fn record_cgroup(machine: &Path, cgroup: &Path) -> io::Result<()> {
     fs::write(machine.join(RECORD), cgroup.as_os_str().as_bytes())
 }
 
@@ -30,7 +30,12 @@ pub(super) fn end(machine: &Path) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     };
-    match kill(&cgroup).and_then(|()| fs::remove_dir(&cgroup)) {
+    remove(&cgroup)
+}
+
+/// Kills what is in a control group, and removes it. One that is gone is fine.
+pub(crate) fn remove(cgroup: &Path) -> io::Result<()> {
+    match kill(cgroup).and_then(|()| fs::remove_dir(cgroup)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(io::Error::new(error.kind(), format!("control group {}: {error}", cgroup.display())))
         }

@@ -45,6 +45,8 @@ pub(super) fn kill(machine: &Path) -> io::Result<Option<u32>> {
     match pidfd_send_signal(&pidfd, Signal::KILL) {
         Ok(()) => {}
         Err(Errno::SRCH) => return Ok(None),
+        // The root helper kills what it started as soon as its runner is gone.
+        Err(Errno::PERM) => {}
         Err(errno) => return Err(errno.into()),
     }
     let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];

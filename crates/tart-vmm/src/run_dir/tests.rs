@@ -1,9 +1,11 @@
 use std::{
-    os::unix::process::ExitStatusExt,
-    process::{Child, Command},
+    io::{BufRead, BufReader},
+    os::unix::process::{CommandExt, ExitStatusExt},
+    process::{Child, Command, Stdio},
 };
 
 use super::*;
+use crate::IsolationOptions;
 
 fn sleeper() -> Child {
     Command::new("sleep").arg("1000").spawn().unwrap()
@@ -18,7 +20,7 @@ fn abandoned(root: &Path) -> (PathBuf, MachineDir) {
     let copy = path.with_file_name(format!("{PREFIX}abandoned"));
     fs::rename(&path, &copy).unwrap();
     drop(run_dir);
-    let machine_copy = MachineDir { path: copy.join("vm-1") };
+    let machine_copy = MachineDir { path: copy.join("vm-1"), confinement: Confinement::default() };
     std::mem::forget(machine);
     (copy, machine_copy)
 }
@@ -29,8 +31,9 @@ fn directories_are_private_and_vanish_with_their_owner() {
     let root = root.path().join("deep/root");
     let run_dir = RunDir::create(&root).unwrap();
     let machine = run_dir.machine("vm-1").unwrap();
-    for path in [root.as_path(), run_dir.path(), machine.path()] {
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{}", path.display());
+    // The machine's own user gets into its directory by other ways than through the others'.
+    for (path, mode) in [(root.as_path(), 0o700), (run_dir.path(), 0o700), (machine.path(), 0o711)] {
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
     }
     for taken_or_no_name in ["vm-1", "../vm-2", "", "."] {
         assert!(run_dir.machine(taken_or_no_name).is_err(), "{taken_or_no_name}");
@@ -91,4 +94,44 @@ fn nothing_but_runners_directories_is_touched() {
     assert_eq!(reap(root.path()).unwrap(), Reaped::default());
     assert!(other.exists());
     assert_eq!(reap(&root.path().join("missing")).unwrap(), Reaped::default());
+}
+
+/// On the kernel's own hierarchy, with whatever controllers it has left.
+#[test]
+fn what_is_in_a_machines_cgroup_ends_with_its_directory() {
+    let root = tempfile::tempdir().unwrap();
+    let name = format!("tart-test-{}", std::process::id());
+    let options = IsolationOptions {
+        uid_base: 1,
+        uid_count: 0,
+        locks: root.path().join("uids"),
+        cgroup_parent: Some(name.clone()),
+    };
+    let isolation = Isolation::new(&options).unwrap();
+    let (one, other) = (RunDir::create(root.path()).unwrap(), RunDir::create(root.path()).unwrap());
+    let (mut machine, mut twin) = (one.machine("job-1").unwrap(), other.machine("job-1").unwrap());
+    let limits = Limits { threads: 100, memory: 1 << 30, ..Limits::default() };
+    machine.confine(&isolation, &limits).unwrap();
+    twin.confine(&isolation, &limits).unwrap();
+    assert_ne!(machine.cgroup(), twin.cgroup());
+    drop(twin);
+
+    let processes = File::options().write(true).open(machine.cgroup().unwrap().join("cgroup.procs")).unwrap();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "cat /proc/self/cgroup; sleep 1000"]).stdout(Stdio::piped());
+    #[expect(unsafe_code, reason = "the standard library has no other way to prepare a child")]
+    // SAFETY: the closure makes a system call only.
+    unsafe {
+        command.pre_exec(move || Ok(rustix::io::write(&processes, b"0").map(drop)?));
+    }
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let own = lines.find_map(|line| line.unwrap().strip_prefix("0::/").map(str::to_owned)).unwrap();
+    assert!(own.ends_with(&format!("{name}/job-1-{}-0", std::process::id())), "{own}");
+    let cgroup = machine.cgroup().unwrap().to_owned();
+    // Its processes are zombies until they are waited for, which counts as their end.
+    drop(machine);
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert!(!cgroup.exists());
+    fs::remove_dir(cgroup.parent().unwrap()).unwrap();
 }

@@ -1,8 +1,16 @@
 //! `tart exec`
 
+mod all;
+mod event;
+mod inheritance;
 mod job;
+mod lines;
+mod list;
 mod log;
 mod repository;
+mod summary;
+mod tree;
+mod view;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,11 +19,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use tart_ci_file::Pipeline;
+use tart_ci_file::{ExecContext, Pipeline, Plan};
 use tart_config::{ByteSize, MicroVm, Runner};
 use tart_runner::local::{Snapshot, TerminalSink};
 use tart_runner::{
-    CachePlace, CacheScope, HostSetup, JobReport, JobRun, JobSignal, NoObserver, PrepareOptions, run_job,
+    HostSetup, JobReport, JobRun, JobSignal, LocalArtifacts, NoObserver, PrepareOptions, run_job,
 };
 use tart_spec::FailureReason;
 use tokio::sync::watch;
@@ -26,19 +34,23 @@ use crate::progress::Steps;
 use crate::signals::{Ends, end_programs};
 use crate::values::{assignment, duration, size};
 use crate::{output, product};
+use all::AllArgs;
+use event::{Event, EventArgs};
+use job::Workshop;
 use log::Uncoloured;
 use repository::Repository;
+use tree::Tree;
 
-/// Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
+/// Run jobs of a local .gitlab-ci.yml in microVMs, without GitLab
 ///
-/// The job gets the working tree as it is, with changes that are not committed; files that git ignores are left out.
-/// The repository itself is only read.
+/// Jobs get the working tree as it is, with changes that are not committed; files that git ignores are left out. The
+/// repository itself is only read. Artifacts are kept on this host, for later jobs that need them.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 the job succeeded, 5 it failed, 1 wrong usage or CI file, \
-                        2 this host cannot run it, 4 interrupted.")]
+#[command(after_help = "Exit codes: 0 the job succeeded, 5 it failed, 1 wrong usage or CI file, or a \
+                        job of --all failed that may not, 2 this host cannot run jobs, 4 interrupted.")]
 pub(crate) struct ExecArgs {
     /// The job
-    #[arg(required_unless_present = "list")]
+    #[arg(required_unless_present_any = ["list", "all"])]
     job: Option<String>,
     /// The CI file; .gitlab-ci.yml at the top of the repository without it
     #[arg(long, short = 'f', value_name = "PATH")]
@@ -64,9 +76,13 @@ pub(crate) struct ExecArgs {
     /// The most that the job may store
     #[arg(long, value_name = "SIZE", default_value = "20g", value_parser = size)]
     disk: ByteSize,
-    /// List the jobs of the file instead
+    /// List the jobs of the pipeline instead, and why they are in it
     #[arg(long, conflicts_with = "job")]
     list: bool,
+    #[command(flatten)]
+    all: AllArgs,
+    #[command(flatten)]
+    event: EventArgs,
 }
 
 pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
@@ -75,21 +91,72 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
     let variables = parsed.map_err(|why| anyhow::anyhow!("--variable: {why}"))?;
     let repository = Repository::find(&args.cwd)?;
     let file = repository.ci_file(args.file.as_deref())?;
-    let pipeline = Pipeline::load(&tart_ci_file::Repository::new(repository.root())?, &file)?;
+    let mut ends = Ends::listen()?;
+    let snapshot = tokio::select! {
+        snapshot = Snapshot::take(repository.root()) => snapshot?,
+        signal = ends.next() => return Err(interrupted(signal)),
+    };
+    let event = Event::find(&args.event, &repository, snapshot.ref_name())?;
+    let context = job::context_of(&file, &repository, &snapshot, &event, (args.timeout, variables));
+    let tree = Tree::new(&repository, event.base.clone());
+    let files = tart_ci_file::Repository::new(repository.root())?;
+    let pipeline = Pipeline::load_for(&files, &file, &context, &tree)?;
     for warning in &pipeline.warnings {
         tracing::warn!("{warning}");
     }
-    let Some(name) = &args.job else { return list(&pipeline) };
-    let job = pipeline.job(name)?;
-
-    let mut ends = Ends::listen()?;
-    let prepared = async {
-        let snapshot = Snapshot::take(repository.root()).await?;
-        let payload = job::payload(job, &file, &repository, &snapshot, (args.timeout, variables))?;
-        anyhow::Ok((prepare(&args).await?, snapshot, payload))
+    if args.list {
+        return list::show(&plan(&pipeline, &context, &tree)?, &event);
+    }
+    let config = MicroVm { vcpus: args.vcpus, memory: args.memory, disk: args.disk, ..MicroVm::default() };
+    let artifacts = LocalArtifacts::open(&config, repository.root())
+        .context("there is no place for artifacts of jobs")
+        .exit(Exit::Host)?;
+    let workshop = Workshop {
+        repository: &repository,
+        snapshot: &snapshot,
+        context: &context,
+        artifacts,
+        runner: Arc::new(local_runner()),
+        image: args.image.clone(),
     };
-    let (setup, snapshot, payload) = tokio::select! {
-        prepared = prepared => prepared?,
+    let Some(name) = &args.job else {
+        let plan = plan(&pipeline, &context, &tree)?;
+        args.all.check(&plan, &event)?;
+        let setup = prepare(&config, &mut ends).await?;
+        return all::run(&plan, &args.all, &workshop, setup, &mut ends).await;
+    };
+    let selection = pipeline.select(name, &context, &tree)?;
+    if let Some(why) = &selection.left_out {
+        tracing::warn!("`{name}` would not run for a {}: {why}", event.describe());
+    }
+    let (run, inheritance) = workshop.job(&selection.job, 1, &selection.artifacts_of)?;
+    if !inheritance.missing.is_empty() {
+        let jobs: Vec<String> = inheritance.missing.iter().map(|job| format!("`{job}`")).collect();
+        let jobs = jobs.join(", ");
+        tracing::warn!("`{name}` gets no artifacts of {jobs}: an earlier `tart exec` has left none here");
+    }
+    for problem in &inheritance.problems {
+        tracing::warn!("{problem}");
+    }
+    let setup = prepare(&config, &mut ends).await?;
+    workshop.clear(&selection.job)?;
+    let report = supervise(&setup, run, &mut ends).await?;
+    finish(&report)
+}
+
+/// The pipeline that GitLab would make. What is doubtful is said.
+fn plan(pipeline: &Pipeline, context: &ExecContext, tree: &Tree<'_>) -> anyhow::Result<Plan> {
+    let plan = pipeline.plan(context, tree)?;
+    for note in &plan.notes {
+        tracing::warn!("{note}");
+    }
+    Ok(plan)
+}
+
+/// Prepares the host, unless a signal ends that.
+async fn prepare(config: &MicroVm, ends: &mut Ends) -> anyhow::Result<HostSetup> {
+    let setup = tokio::select! {
+        prepared = prepare_host(config) => prepared?,
         signal = ends.next() => {
             end_programs().await;
             return Err(interrupted(signal));
@@ -98,37 +165,13 @@ pub(crate) async fn run(args: ExecArgs, _globals: &Globals) -> anyhow::Result<Ex
     for line in setup.describe() {
         tracing::info!("{line}");
     }
-    let run = JobRun {
-        payload,
-        context: job::context(),
-        runner: Arc::new(local_runner()),
-        system_id: "exec".to_owned(),
-        allowed: vec![snapshot.allowed()?],
-        image: args.image.clone(),
-        artifacts: None,
-        cache: Some(CachePlace::Host(CacheScope::directory(repository.root()))),
-        session: None,
-        plain_log: true,
-    };
-    let report = supervise(&setup, run, &mut ends).await?;
-    finish(&report)
+    Ok(setup)
 }
 
-fn list(pipeline: &Pipeline) -> anyhow::Result<ExitCode> {
-    let rows: Vec<[String; 3]> = pipeline
-        .jobs
-        .values()
-        .map(|job| [job.stage.clone(), job.name.clone(), job.not_runnable.unwrap_or_default().to_owned()])
-        .collect();
-    output::to_stdout(&output::table(["STAGE", "JOB", ""], &rows))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn prepare(args: &ExecArgs) -> anyhow::Result<HostSetup> {
-    let config = MicroVm { vcpus: args.vcpus, memory: args.memory, disk: args.disk, ..MicroVm::default() };
+async fn prepare_host(config: &MicroVm) -> anyhow::Result<HostSetup> {
     let steps = Steps::show();
     let options = PrepareOptions { progress: steps.clone(), agent: product::agent(), pool: false };
-    let prepared = HostSetup::prepare(&config, options).await;
+    let prepared = HostSetup::prepare(config, options).await;
     steps.finish();
     prepared
         .context("this host cannot run the job")

@@ -19,6 +19,11 @@ impl Home {
         self.directory.path().join("config/config.toml")
     }
 
+    /// A path in the directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// The text of the configuration; empty without one.
     pub(crate) fn config_text(&self) -> String {
         std::fs::read_to_string(self.config()).unwrap_or_default()

@@ -14,7 +14,7 @@ async fn help_lists_the_commands() {
       register     Register a runner with GitLab and write it to the configuration
       run          Ask for jobs and run them, until a signal ends it
       run-single   Run jobs of one runner one after the other [alias: single]
-      exec         Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
+      exec         Run jobs of a local .gitlab-ci.yml in microVMs, without GitLab
       list         List the runners of the configuration
       verify       Ask GitLab whether the runners of the configuration are valid
       unregister   Remove runners from GitLab and from the configuration
@@ -112,7 +112,7 @@ async fn register_has_the_official_flags() {
 async fn exec_explains_its_flags() {
     let help = Home::new().run(&["exec", "-h"]).await.succeeded();
     insta::assert_snapshot!(help, @r"
-    Run a job of a local .gitlab-ci.yml in a microVM, without GitLab
+    Run jobs of a local .gitlab-ci.yml in microVMs, without GitLab
 
     Usage: tart exec [OPTIONS] [JOB]
 
@@ -130,8 +130,23 @@ async fn exec_explains_its_flags() {
           --vcpus <COUNT>         Virtual processors of the machine [default: 2]
           --memory <SIZE>         Memory of the machine [default: 1g]
           --disk <SIZE>           The most that the job may store [default: 20g]
-          --list                  List the jobs of the file instead
+          --list                  List the jobs of the pipeline instead, and why they are in it
       -h, --help                  Print help
+
+    All jobs:
+          --all                  Run all jobs of the pipeline, in the order of their stages and needs
+          --concurrency <COUNT>  How many jobs run at a time; without it as many as the host has
+                                 processors, and at most 4
+          --manual <JOB>         A manual job that is to run too; may be repeated
+
+    Pipeline:
+          --ref <REF>               The branch or tag that the working tree is taken to be pushed to,
+                                    instead of the current branch; it need not exist. `tags/NAME` is a
+                                    tag in any case
+          --source <SOURCE>         What the pipeline is taken to be made for, as in CI_PIPELINE_SOURCE:
+                                    push, merge_request_event (or mr), schedule, web, api, trigger, ...
+          --target-branch <BRANCH>  The branch that the merge request is for; the default branch without
+                                    it
 
     Global options:
           --debug[=<BOOL>]       Log everything [env: RUNNER_DEBUG]
@@ -140,8 +155,8 @@ async fn exec_explains_its_flags() {
           --log-format <FORMAT>  The form of log messages, which go to the standard error [env:
                                  LOG_FORMAT] [possible values: runner, text, json]
 
-    Exit codes: 0 the job succeeded, 5 it failed, 1 wrong usage or CI file, 2 this host cannot run it, 4
-    interrupted.
+    Exit codes: 0 the job succeeded, 5 it failed, 1 wrong usage or CI file, or a job of --all failed
+    that may not, 2 this host cannot run jobs, 4 interrupted.
     ");
 }
 
@@ -202,11 +217,93 @@ async fn an_unknown_job_is_answered_with_the_one_that_was_meant() {
       check
       test
     ");
-    let list = home.run(&["exec", "--list", "--cwd", repository]).await.succeeded();
-    insta::assert_snapshot!(list, @r"
-    STAGE  JOB
-    check  check
-    test   test
+}
+
+const PIPELINE: &str = "
+workflow: { name: 'Pipeline of $CI_COMMIT_REF_NAME' }
+stages: [build, test, deploy]
+compile: { stage: build, script: make }
+unit: { stage: test, script: make check, needs: [compile], parallel: 2 }
+docs: { stage: test, script: make docs, rules: [{ changes: ['docs/**/*'] }] }
+lint: { stage: test, script: lint, needs: [] }
+release: { stage: deploy, script: release, rules: [{ if: $CI_COMMIT_TAG }] }
+review: { stage: deploy, script: deploy, only: [merge_requests] }
+deploy: { stage: deploy, script: deploy, when: manual, except: [tags] }
+";
+
+/// A repository of two commits, of which the second changes `docs`.
+fn repository(home: &Home) -> String {
+    let directory = home.path("repository");
+    std::fs::create_dir(&directory).expect("it is new");
+    std::fs::write(directory.join(".gitlab-ci.yml"), PIPELINE).expect("it is writable");
+    let script = "git init -q -b main . && git config user.name a && git config user.email a@b && git add . && \
+                  git commit -q -m one && mkdir docs && echo > docs/a && git add . && git commit -q -m two";
+    let made = std::process::Command::new("sh").args(["-c", script]).current_dir(&directory).status();
+    assert!(made.expect("sh runs").success());
+    directory.display().to_string()
+}
+
+#[tokio::test]
+async fn jobs_are_listed_with_what_is_for_and_against_them() {
+    let home = Home::new();
+    let repository = repository(&home);
+    let list = async |more: &[&str]| {
+        let arguments = [&["exec", "--list", "--cwd", &repository], more].concat();
+        home.run(&arguments).await.succeeded()
+    };
+    insta::assert_snapshot!(list(&[]).await, @"
+    Pipeline of main: push to branch `main`
+
+    STAGE   JOB       WHEN        NEEDS           WHY
+    build   compile   on_success  nothing         no condition
+    test    unit 1/2  on_success  compile         no condition
+    test    unit 2/2  on_success  compile         no condition
+    test    docs      on_success  earlier stages  the rule at .gitlab-ci.yml:6 (`changes`)
+    test    lint      on_success  nothing         no condition
+    deploy  deploy    manual      earlier stages  not left out by `except` at .gitlab-ci.yml:10
+
+    NOT RUN  WHY
+    release  no rule holds
+    review   `only` at .gitlab-ci.yml:9 does not take pushes to the branch `main`
+    ");
+    insta::assert_snapshot!(list(&["--source", "mr", "--ref", "topic"]).await, @"
+    Pipeline of topic: merge request of `topic` to `main`
+
+    STAGE   JOB     WHEN        NEEDS    WHY
+    deploy  review  on_success  nothing  `only` at .gitlab-ci.yml:9
+
+    NOT RUN   WHY
+    compile   without `rules` or `only`, it runs for branches and tags, not for merge requests
+    unit 1/2  without `rules` or `only`, it runs for branches and tags, not for merge requests
+    unit 2/2  without `rules` or `only`, it runs for branches and tags, not for merge requests
+    docs      no rule holds
+    lint      without `rules` or `only`, it runs for branches and tags, not for merge requests
+    release   no rule holds
+    deploy    without `rules` or `only`, it runs for branches and tags, not for merge requests
+    ");
+    let tag = list(&["--ref", "tags/v1"]).await;
+    assert!(tag.contains("deploy  release   on_success"), "{tag}");
+    let said = home.run(&["exec", "--list", "--cwd", &repository, "--source", "pull"]).await.failed(1);
+    assert!(said.contains("expected one of push, merge_request_event, schedule"), "{said}");
+    let wrong = ["exec", "--list", "--cwd", &repository, "--source", "mr", "--ref", "tags/v1"];
+    insta::assert_snapshot!(home.run(&wrong).await.failed(1), @"error: a merge request is from a branch, and `v1` is a tag");
+}
+
+#[tokio::test]
+async fn pipelines_that_cannot_run_are_explained_before_anything_is_prepared() {
+    let home = Home::new();
+    let repository = repository(&home);
+    let refuse = async |more: &[&str]| {
+        let arguments = [&["exec", "--all", "--cwd", &repository], more].concat();
+        home.run(&arguments).await.failed(1)
+    };
+    insta::assert_snapshot!(refuse(&["--manual", "lint"]).await, @"error: --manual: `lint` is no manual job of this pipeline (manual ones: `deploy`)");
+    insta::assert_snapshot!(refuse(&["--manual", "x", "--source", "mr"]).await, @"error: --manual: `x` is no manual job of this pipeline (it has none)");
+    insta::assert_snapshot!(refuse(&["--file", "none.yml"]).await.replace(&repository, "DIR"), @"error: cannot read DIR/none.yml: No such file or directory (os error 2)");
+    std::fs::write(home.path("repository/tags.yml"), "a: { script: x, only: [tags] }\n").expect("written");
+    insta::assert_snapshot!(refuse(&["--file", &format!("{repository}/tags.yml")]).await, @r"
+    error: GitLab would make no pipeline for a push to branch `main`: no job is for it
+    hint: `tart exec --list` says which jobs are for it; choose another with --ref or --source
     ");
 }
 

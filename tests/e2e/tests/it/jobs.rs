@@ -1,5 +1,6 @@
 //! What a job sees, and what the server sees of it.
 
+use serde_json::json;
 use tart_e2e::{Config, JOB, Scene};
 use tart_test_gitlab::{JobSpec, JobState, Variable};
 
@@ -51,6 +52,27 @@ async fn a_job_builds_its_commit_in_a_machine_of_its_own() {
     let states: Vec<String> = job.updates().into_iter().map(|update| update.state).collect();
     assert_eq!(states.first().map(String::as_str), Some("running"));
     assert_eq!(states.last().map(String::as_str), Some("success"));
+    scene.finish();
+}
+
+#[tokio::test]
+async fn inputs_are_in_the_script_before_it_runs_and_wrong_ones_fail_the_job() {
+    let scene = Scene::start(&Config::default().concurrent(2)).await;
+    let inputs = json!([
+        {"key": "target", "value": {"type": "string", "content": "staging"}},
+        {"key": "replicas", "value": {"type": "number", "content": 3}},
+    ]);
+    let line = "echo to=${{ job.inputs.target }} count=${{ str(job.inputs.replicas + 1) }}";
+    let good = scene.server.enqueue(JobSpec::script([line]).field("inputs", inputs.clone())).await;
+    let bad = JobSpec::script(["echo ${{ job.inputs.tarjet }}"]).field("inputs", inputs).name("bad");
+    let bad = scene.server.enqueue(bad).await;
+    let tart = scene.run();
+    assert_eq!(good.wait_finished(JOB).await, JobState::Success, "{}", good.log());
+    assert_eq!(bad.wait_finished(JOB).await, JobState::Failed, "{}", bad.log());
+    scene.drain(tart).await;
+    assert!(good.log().contains("to=staging count=4"), "{}", good.log());
+    assert_eq!(bad.failure_reason().as_deref(), Some("runner_configuration_error"), "{}", bad.log());
+    assert!(bad.log().contains("there is no `tarjet`; there is replicas, target"), "{}", bad.log());
     scene.finish();
 }
 

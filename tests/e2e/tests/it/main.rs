@@ -12,6 +12,7 @@ mod jobs;
 mod netns;
 mod network;
 mod objects;
+mod packaging;
 mod peers;
 mod registry;
 mod secrets;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::policy::parse_rules;
+use crate::{Egress, policy::parse_rules};
 
 #[test]
 fn the_hosts_rules_name_no_guest() {
@@ -167,7 +167,7 @@ fn a_policy_denies_first_then_narrows_then_allows() {
         deny: rules(&["10.1.0.0/16", "fd00::/8", "bad.example.com"]),
         job: Some(rules(&["10.2.0.0/16", "example.com:443", "[2001:db8::1]:80"])),
     };
-    insta::assert_snapshot!(policy(&egress), @"
+    insta::assert_snapshot!(Policy::from(&egress).script(), @"
     flush chain inet tart egress
     table inet tart {
       set allow_1 { type ipv4_addr; flags timeout; size 4096; }
@@ -200,8 +200,11 @@ fn a_policy_denies_first_then_narrows_then_allows() {
       }
     }
     ");
-    let added =
-        [("allow_1".to_owned(), [192, 0, 2, 7].into(), 300), ("job_1".to_owned(), [1_u16; 8].into(), 60)];
+    let (allow, job) = (Set { list: List::Allow, rule: 1 }, Set { list: List::Job, rule: 1 });
+    let added = [
+        Element { set: allow, address: [192, 0, 2, 7].into(), seconds: 300 },
+        Element { set: job, address: [1_u16; 8].into(), seconds: 60 },
+    ];
     insta::assert_snapshot!(elements(&added), @"
     add element inet tart allow_1 { 192.0.2.7 }
     delete element inet tart allow_1 { 192.0.2.7 }

@@ -1,5 +1,7 @@
 //! A host, an outside and guests, all of them namespaces of the test.
 
+mod helper;
+
 use std::{
     fs,
     io::{self, Read as _, Write as _},
@@ -20,7 +22,8 @@ use super::super::{
     host::HostOptions,
     system::{Namespace, get, ip, on_thread, open_tap, program},
 };
-use crate::{AttachRequest, Attachment, NetError, Network as _, NicLink};
+use crate::{AttachRequest, Attachment, NetError, Network as _, NetworkServerOptions, NicLink};
+pub(super) use helper::LabHelper;
 
 /// Servers of the outside are on these addresses, all on port 80.
 pub(super) const PUBLIC: &str = "198.51.100.10";
@@ -87,8 +90,37 @@ impl Lab {
     }
 
     pub(super) async fn network(&self) -> NetnsNetwork {
-        let namespace = Some(format!("/run/netns/{}-host", self.name).into());
-        NetnsNetwork::start(NetnsOptions { namespace, ..NetnsOptions::default() }).await.unwrap()
+        NetnsNetwork::start(self.options()).await.unwrap()
+    }
+
+    /// A network of this host.
+    pub(super) fn options(&self) -> NetnsOptions {
+        NetnsOptions { namespace: Some(self.path()), ..NetnsOptions::default() }
+    }
+
+    fn path(&self) -> PathBuf {
+        format!("/run/netns/{}-host", self.name).into()
+    }
+
+    /// A root helper of this host, for one user, which makes at most so many networks and none in advance.
+    pub(super) async fn helper(&self, user: u32, most: usize) -> LabHelper {
+        let options = NetworkServerOptions { namespace: Some(self.path()), ready: 0, most };
+        LabHelper::start(options, user).await
+    }
+
+    /// A network that this process makes itself, or has a helper make.
+    pub(super) async fn network_by(&self, way: Way) -> LabNetwork {
+        let helper = match way {
+            Way::Own => None,
+            Way::Helper => {
+                let options =
+                    NetworkServerOptions { namespace: Some(self.path()), ..NetworkServerOptions::default() };
+                Some(LabHelper::start(options, 0).await)
+            }
+        };
+        let socket = helper.as_ref().map(|helper| helper.socket.clone());
+        let options = NetnsOptions { helper: socket, ..self.options() };
+        LabNetwork { network: NetnsNetwork::start(options).await.unwrap(), helper }
     }
 
     /// Another network of the host, with a server.
@@ -124,6 +156,37 @@ impl Lab {
             Ok(format!("{links}{rules}{}", if forwards { "forwarding" } else { "" }))
         };
         self.host.run(read).await.unwrap()
+    }
+}
+
+/// Who makes namespaces.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Way {
+    Own,
+    Helper,
+}
+
+/// A network, and its helper if it has one.
+pub(super) struct LabNetwork {
+    network: NetnsNetwork,
+    helper: Option<LabHelper>,
+}
+
+impl std::ops::Deref for LabNetwork {
+    type Target = NetnsNetwork;
+
+    fn deref(&self) -> &NetnsNetwork {
+        &self.network
+    }
+}
+
+impl LabNetwork {
+    /// Ends both, and waits for that.
+    pub(super) async fn end(self) {
+        drop(self.network);
+        if let Some(helper) = self.helper {
+            helper.end().await;
+        }
     }
 }
 

@@ -24,7 +24,7 @@ fn spec() -> MachineSpec {
         ],
         nic: None,
         boot_limit: Duration::from_secs(1),
-        later_bytes: 0,
+        later_disk: None,
         later_images: Vec::new(),
         identity: Some(Identity { uid: 60_001, gid: 60_002 }),
         cgroup: None,

@@ -28,7 +28,7 @@ fn spec() -> MachineSpec {
             },
         }),
         boot_limit: Duration::from_secs(1),
-        later_bytes: 0,
+        later_disk: None,
         later_images: Vec::new(),
         identity: None,
         cgroup: None,

@@ -21,7 +21,7 @@ fn spec() -> MachineSpec {
         disks: vec![disk("helper", true), disk("scratch", false)],
         nic: None,
         boot_limit: Duration::from_secs(120),
-        later_bytes: 0,
+        later_disk: None,
         later_images: Vec::new(),
         identity: None,
         cgroup: None,

@@ -7,57 +7,12 @@ use tart_assets::{Kind, Store};
 use tart_config::{LoadError, MicroVm, NetworkMode};
 use tart_runner::{HostSetup, PrepareOptions, firecracker_program, run_root};
 
+use super::check::Check;
+use super::firecracker::{self, Wanted};
+use super::system;
 use crate::output::bytes;
 use crate::product;
 use crate::progress::Steps;
-
-/// One finding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Check {
-    state: State,
-    what: &'static str,
-    text: String,
-    fix: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Ok,
-    Warn,
-    Fail,
-}
-
-impl Check {
-    fn ok(what: &'static str, text: impl Into<String>) -> Self {
-        Self { state: State::Ok, what, text: text.into(), fix: None }
-    }
-
-    fn warn(what: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { state: State::Warn, what, text: text.into(), fix: Some(fix.into()) }
-    }
-
-    fn fail(what: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { state: State::Fail, what, text: text.into(), fix: Some(fix.into()) }
-    }
-
-    pub(super) fn failed(&self) -> bool {
-        self.state == State::Fail
-    }
-
-    /// One line, and one more with what to do.
-    pub(super) fn render(&self) -> String {
-        let state = match self.state {
-            State::Ok => "ok",
-            State::Warn => "warn",
-            State::Fail => "fail",
-        };
-        let mut text = format!("{state:<4}  {:<9}  {}\n", self.what, self.text);
-        if let Some(fix) = &self.fix {
-            text.push_str(&format!("{:17}fix: {fix}\n", ""));
-        }
-        text
-    }
-}
 
 /// The check of what guests boot from.
 const GUEST: &str = "guest";
@@ -96,19 +51,22 @@ pub(super) fn configuration(path: &Path) -> (Check, MicroVm) {
     }
 }
 
-/// What is seen at once.
-pub(super) fn quick(config: &MicroVm) -> Vec<Check> {
+/// What is seen at once. The service runs as `service`, or as who asks.
+pub(super) fn quick(config: &MicroVm, service: Option<&str>) -> Vec<Check> {
     let mut checks = vec![user()];
-    match firecracker_program(config) {
-        Some(binary) => checks.extend([kvm(tart_vmm::kvm_problem()), firecracker(&binary)]),
+    let binary = firecracker_program(config);
+    let firecracker = binary.is_some();
+    match binary.map(|binary| system::facts(binary, service)) {
+        Some(Ok(facts)) => checks.extend(firecracker::findings(&facts, Wanted::of(config))),
+        Some(Err(text)) => checks.push(Check::fail("service", text, "or name another by `--user`")),
         None => checks.push(program("qemu", "qemu-system-x86_64", "qemu-system-x86", true)),
     }
     // Only `tart exec` needs it on the host.
     checks.push(program("git", "git", "git", false));
-    if matches!(config.network.mode, NetworkMode::Auto | NetworkMode::Netns) {
+    if !firecracker && matches!(config.network.mode, NetworkMode::Auto | NetworkMode::Netns) {
         checks.push(program("nft", "nft", "nftables", config.network.mode == NetworkMode::Netns));
     }
-    if matches!(config.network.mode, NetworkMode::Auto | NetworkMode::Passt) {
+    if !firecracker && matches!(config.network.mode, NetworkMode::Auto | NetworkMode::Passt) {
         checks.push(program("passt", "passt", "passt", config.network.mode == NetworkMode::Passt));
     }
     let state = run_root(config);
@@ -117,37 +75,6 @@ pub(super) fn quick(config: &MicroVm) -> Vec<Check> {
     checks.push(space("assets", &assets));
     checks.push(stored(&assets));
     checks
-}
-
-/// What Firecracker cannot do without. Whether guests boot is seen when one does.
-fn kvm(problem: Option<String>) -> Check {
-    match problem {
-        None => Check::ok("kvm", "/dev/kvm can be opened"),
-        Some(problem) => {
-            let (text, fix) = problem.split_once(": ").unwrap_or((&problem, "set `driver = \"qemu\"`"));
-            Check::fail("kvm", text, format!("{fix}; or set `driver = \"qemu\"`, which needs no KVM"))
-        }
-    }
-}
-
-/// That Firecracker is there, and a version that Tart drives.
-fn firecracker(binary: &Path) -> Check {
-    const WHAT: &str = "monitor";
-    let name = binary.display();
-    let fix = "install a release of Firecracker (1.16.1 or later is best), and set `firecracker` or TART_FIRECRACKER to its path";
-    match Command::new(binary).arg("--version").stdin(Stdio::null()).output() {
-        Err(error) => Check::fail(WHAT, format!("{name} does not run: {error}"), fix),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            match tart_vmm::Version::parse(&said) {
-                None => Check::fail(WHAT, format!("{name} tells no version"), fix),
-                Some(version) => match version.problem() {
-                    Some(problem) => Check::fail(WHAT, format!("{name}: {problem}"), fix),
-                    None => Check::ok(WHAT, format!("Firecracker {version} ({name})")),
-                },
-            }
-        }
-    }
 }
 
 fn user() -> Check {
@@ -235,7 +162,7 @@ fn shared(root: &Path) -> bool {
 
 /// Prepares the host as for a job: boots a guest, where it is not known whether one boots. Nothing is built for it.
 pub(super) async fn host(config: &MicroVm, before: &[Check]) -> Vec<Check> {
-    let built = |check: &Check| check.what != GUEST || check.state == State::Ok;
+    let built = |check: &Check| check.what() != GUEST || check.is_ok();
     if before.iter().any(Check::failed) || !before.iter().all(built) {
         let text = "no guest was tried, because of what is said above";
         return vec![Check::warn("host", text, "correct that, then run `tart doctor` again")];
@@ -257,29 +184,6 @@ pub(super) async fn host(config: &MicroVm, before: &[Check]) -> Vec<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn findings_are_lines_with_what_to_do() {
-        insta::assert_snapshot!(Check::ok("git", "git version 2").render(), @"ok    git        git version 2");
-        insta::assert_snapshot!(Check::fail("qemu", "missing", "apt-get install x").render(), @r"
-        fail  qemu       missing
-                         fix: apt-get install x
-        ");
-    }
-
-    #[test]
-    fn what_firecracker_lacks_is_said_with_what_to_do() {
-        let problem = "there is no /dev/kvm: load the module (`modprobe kvm_intel`)".to_owned();
-        insta::assert_snapshot!(kvm(Some(problem)).render(), @r#"
-        fail  kvm        there is no /dev/kvm
-                         fix: load the module (`modprobe kvm_intel`); or set `driver = "qemu"`, which needs no KVM
-        "#);
-        insta::assert_snapshot!(firecracker(Path::new("/bin/true")).render(), @"
-        fail  monitor    /bin/true tells no version
-                         fix: install a release of Firecracker (1.16.1 or later is best), and set `firecracker` or TART_FIRECRACKER to its path
-        ");
-        assert!(firecracker(Path::new("/nonexistent/firecracker")).failed());
-    }
 
     #[test]
     fn a_missing_program_fails_only_where_it_is_needed() {

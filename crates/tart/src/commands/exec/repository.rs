@@ -1,11 +1,11 @@
 //! What `tart exec` asks git about the user's repository.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
-use tart_ci_file::{Project, User};
+use tart_ci_file::User;
 
 use crate::failure::Annotate as _;
 
@@ -57,13 +57,45 @@ impl Repository {
         Ok(relative.to_owned())
     }
 
-    /// The project as GitLab would know it.
-    pub(super) fn project(&self, path: &str, branch: &str) -> Project {
+    /// The default branch, if anything tells it: what the remote says, else a branch of the usual names.
+    pub(super) fn default_branch(&self) -> Option<String> {
         let remote_head = self.ask(&["symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD"]);
-        let default_branch = remote_head
-            .and_then(|head| head.strip_prefix("origin/").map(str::to_owned))
-            .unwrap_or_else(|| branch.to_owned());
-        Project { id: 1, path: path.to_owned(), default_branch }
+        let named = remote_head.and_then(|head| head.strip_prefix("origin/").map(str::to_owned));
+        let usual = || ["main", "master"].into_iter().find(|name| self.branch_tip(name).is_some());
+        named.or_else(|| usual().map(str::to_owned))
+    }
+
+    /// The commit that a revision names.
+    pub(super) fn commit(&self, revision: &str) -> Option<String> {
+        let revision = format!("{revision}^{{commit}}");
+        self.ask(&["rev-parse", "--verify", "--quiet", "--end-of-options", &revision])
+    }
+
+    /// The last commit of a branch, here or at the server.
+    pub(super) fn branch_tip(&self, branch: &str) -> Option<String> {
+        let places = ["refs/heads", "refs/remotes/origin"];
+        places.iter().find_map(|place| self.commit(&format!("{place}/{branch}")))
+    }
+
+    pub(super) fn has_tag(&self, name: &str) -> bool {
+        self.commit(&format!("refs/tags/{name}")).is_some()
+    }
+
+    /// The last commit that the checked out one has in common with another.
+    pub(super) fn merge_base(&self, other: &str) -> Option<String> {
+        self.ask(&["merge-base", "HEAD", other])
+    }
+
+    /// Whether there are changes that are not committed.
+    pub(super) fn is_changed(&self) -> bool {
+        self.ask(&["status", "--porcelain"]).is_some()
+    }
+
+    /// The paths that a command of git lists, each with a null after it.
+    pub(super) fn paths(&self, arguments: &[&str]) -> Option<BTreeSet<String>> {
+        let output = git(&self.root, arguments).output().ok().filter(|output| output.status.success())?;
+        let paths = output.stdout.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        Some(paths.map(|path| String::from_utf8_lossy(path).into_owned()).collect())
     }
 
     /// Who runs the job: as the repository's settings say.
@@ -96,7 +128,8 @@ impl Repository {
 
 fn git(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("git");
-    command.arg("-C").arg(directory).args(arguments);
+    // No program that the repository's settings name is run.
+    command.args(["-c", "core.fsmonitor=false", "-C"]).arg(directory).args(arguments);
     command.env("GIT_OPTIONAL_LOCKS", "0").env("LC_ALL", "C").stdin(Stdio::null());
     command
 }
