@@ -21,8 +21,8 @@ use tart_proto::time::scaled;
 use tart_registry::{RegistryError, RegistrySettings};
 use tart_vmm::{
     Accel, AgentStream, Bucket, Choice, Driver, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning,
-    HugePages, Isolation, IsolationOptions, MachineSpec, Origin, PROBE_LIMIT, Probe, QemuDriver, QemuOptions,
-    RunDir, Snapshot, VmmError, choose,
+    Guard, HugePages, Isolation, IsolationOptions, MachineSpec, Origin, PROBE_LIMIT, Probe, QemuDriver,
+    QemuOptions, RunDir, Snapshot, VmmError, choose,
 };
 use tokio::sync::watch;
 
@@ -94,6 +94,8 @@ pub struct HostSetup {
     pub(crate) caches: Option<CacheStore>,
     /// What guests go on from.
     pub(crate) snapshot: Option<Snapshot>,
+    /// Of machines that the kernel does not end with the runner.
+    _guard: Option<Guard>,
     choice: Choice,
     notes: Vec<String>,
 }
@@ -128,7 +130,7 @@ impl HostSetup {
             Some(socket) => Isolation::of_helper(socket),
             None => Isolation::new(&isolation(config))?,
         };
-        let mut bare = None;
+        let (mut bare, mut guard) = (None, None);
         let (driver, choice): (Arc<dyn Driver>, Choice) = match firecracker_program(config) {
             Some(program) if helper.is_some() => {
                 let reason = "the root helper starts QEMU only; run Tart as root for Firecracker".to_owned();
@@ -137,6 +139,9 @@ impl HostSetup {
             Some(binary) => {
                 let jailer = jailer::program(config, &binary);
                 bare = jailer::note(jailer.as_deref());
+                if jailer.is_some() {
+                    guard = Some(Guard::start(&run_dir)?);
+                }
                 let driver = firecracker(binary, jailer, tuning(config)).await?;
                 boot.kernel.clone_from(&boot.vmlinux);
                 (Arc::new(driver), Choice::required("Firecracker runs guests in no other way"))
@@ -169,6 +174,7 @@ impl HostSetup {
             config: config.clone(),
             caches: None,
             snapshot: None,
+            _guard: guard,
             choice,
             notes,
         };

@@ -39,6 +39,6 @@ pub use isolation::{Identity, Isolation, IsolationOptions, Limits};
 pub use machine::{AgentStream, Capabilities, Driver, ExitKind, Machine, MachineExit, ProcessStatus};
 pub use monitor::{MonitorServer, serve_monitor};
 pub use qemu::{QemuDriver, QemuOptions, find_qemu};
-pub use run_dir::{MachineDir, Reaped, RunDir, reap};
+pub use run_dir::{Guard, MachineDir, Reaped, RunDir, reap};
 pub use snapshot::Snapshot;
 pub use spec::{DiskSpec, MachineSpec, Origin};

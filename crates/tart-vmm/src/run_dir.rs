@@ -5,6 +5,7 @@
 //! runner finds the lock free, kills what the records name, and removes the rest.
 
 mod cgroup;
+mod guard;
 mod record;
 
 use std::{
@@ -22,6 +23,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::{Identity, Isolation, Limits, VmmError, isolation::Confinement, spec};
 use cgroup::record_cgroup;
 pub(crate) use cgroup::remove as remove_cgroup;
+pub use guard::Guard;
 pub(crate) use record::record;
 
 /// The lock file, in the root and in every runner's directory.

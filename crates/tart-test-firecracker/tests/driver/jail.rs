@@ -1,11 +1,12 @@
 //! Machines in the jails of the fake jailer, which are real ones.
 
-use std::{fs, io::Write as _, os::unix::fs::MetadataExt as _, process::Stdio};
+mod killed;
+
+use std::{fs, os::unix::fs::MetadataExt as _};
 
 use serde_json::{Value, json};
 use tart_test_firecracker::with_plan;
-use tart_vmm::{Identity, Isolation, IsolationOptions, Limits, reap};
-use tokio::process::Command;
+use tart_vmm::{Identity, Isolation, IsolationOptions, Limits};
 
 use super::*;
 
@@ -309,7 +310,8 @@ async fn a_jailer_that_fails_is_heard_and_leaves_nothing() {
         let VmmError::EndedInBoot { exit, console } = &error else { panic!("{error}") };
         assert_eq!((exit.kind, exit.status), (ExitKind::Failed, ProcessStatus::Code(1)));
         assert!(console.to_lowercase().contains(&format!("it fails after {stage}")), "{console}");
-
+    }
+    for stage in ["arguments", "recorded"] {
         let mut scene = Scene::jailed(&json!({}), &json!({ "hangs_after": stage }));
         scene.spec.boot_limit = Duration::from_millis(300);
         let error = scene.refusal().await.to_string();
@@ -336,46 +338,4 @@ async fn what_cannot_be_jailed_is_refused_with_what_to_do() {
     insta::assert_snapshot!(shown(scene.driver(tuning()).await.unwrap_err()), @"cannot use `ROOT/jailer`: it is the jailer of Firecracker 1.15.0, and ROOT/firecracker is 1.16.1: use both of one release");
     fs::remove_file(&jailer).unwrap();
     insta::assert_snapshot!(shown(scene.driver(tuning()).await.unwrap_err()), @"cannot use `ROOT/jailer`: it is no program");
-}
-
-/// The variable that makes this test's process the runner that is killed.
-const RUNNER: &str = "TART_TEST_JAILED_RUNNER";
-
-#[tokio::test]
-async fn what_a_killed_runner_left_in_a_jail_is_reaped() {
-    if std::env::var_os(RUNNER).is_some() {
-        let mut scene = Scene::jailed(&json!({}), &json!({}));
-        let group = scene.with_cgroup();
-        let machine = scene.start().await.unwrap();
-        let root = scene.run_dir.path().parent().unwrap();
-        let told = json!({ "pid": machine.pid(), "uid": scene.uid(), "group": group, "root": root });
-        writeln!(std::io::stdout(), "\n{told}").unwrap();
-        std::future::pending::<()>().await;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let mut runner = Command::new(std::env::current_exe().unwrap())
-        .args(["jail::what_a_killed_runner_left_in_a_jail_is_reaped", "--exact", "--nocapture"])
-        .env(RUNNER, "1")
-        .env("TMPDIR", dir.path())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(runner.stdout.take().unwrap()).lines();
-    let told: Value = loop {
-        let line = tokio::time::timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().expect("it starts");
-        if line.starts_with('{') {
-            break serde_json::from_str(&line).unwrap();
-        }
-    };
-    runner.kill().await.unwrap();
-    let (pid, uid) = (told["pid"].as_u64().unwrap(), told["uid"].as_u64().unwrap());
-    let [pid, uid] = [pid, uid].map(|number| u32::try_from(number).unwrap());
-    let [group, root] = ["group", "root"].map(|name| PathBuf::from(told[name].as_str().unwrap()));
-    assert_eq!(of_user(uid), [pid], "the change of the user saved it from the runner's end");
-
-    let reaped = tokio::task::spawn_blocking(move || reap(&root)).await.unwrap().unwrap();
-    assert_eq!((reaped.processes, reaped.problems), (vec![pid], vec![]));
-    assert_eq!(reaped.dirs.len(), 1);
-    assert!(of_user(uid).is_empty() && !reaped.dirs[0].exists() && !group.exists());
 }

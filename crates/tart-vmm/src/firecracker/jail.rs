@@ -5,7 +5,8 @@
 //! before is found by Firecracker at the same names, relative to its working directory, whether it is jailed or not.
 //!
 //! The jailer becomes Firecracker, so the process that was launched is the machine's. It is in the network namespace
-//! already, which the jailer keeps. The change of the user takes away the signal that it would get when the runner dies.
+//! already, which the jailer keeps. The change of the user takes away the signal that it would get when the runner dies:
+//! see [`crate::Guard`].
 
 mod put;
 
