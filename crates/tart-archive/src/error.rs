@@ -43,6 +43,9 @@ pub enum ArchiveError {
     /// The archive could not be written to where it goes.
     #[error("the archive cannot be written")]
     Output(#[source] io::Error),
+    /// The archive could not be read from where it comes from.
+    #[error("the archive does not arrive")]
+    Input(#[source] io::Error),
     /// The archive is damaged, or no archive.
     #[error("the archive cannot be read: {problem}")]
     Damaged {

@@ -42,6 +42,16 @@ impl Level {
         }
     }
 
+    /// What zstd is told.
+    pub(crate) fn zstd(self) -> i32 {
+        match self {
+            Self::Fastest | Self::Fast => 1,
+            Self::Default => 3,
+            Self::Slow => 7,
+            Self::Slowest => 11,
+        }
+    }
+
     /// What deflate is told.
     pub(crate) fn deflate(self) -> Compression {
         Compression::new(match self {

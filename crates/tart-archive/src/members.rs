@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 
 use flate2::GzBuilder;
-use rustix::fs::{Mode, OFlags};
 
 use crate::error::{at, shown};
+use crate::files::open;
 use crate::{ArchiveError, Level, Selection};
 
 /// Writes a gzip member for each file, one after the other. Directories are an error, as is all that is no file.
@@ -38,12 +38,10 @@ pub fn write_raw(selection: &Selection, out: &mut impl Write) -> Result<(), Arch
 }
 
 fn open_regular(selection: &Selection, path: &[u8]) -> Result<File, ArchiveError> {
-    // A pipe would wait for a writer.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let not_regular = || ArchiveError::NotRegular { path: shown(path) };
-    let file = match rustix::fs::open(selection.absolute(path), flags, Mode::empty()) {
+    let file = match open(selection, path) {
         Err(rustix::io::Errno::LOOP) => return Err(not_regular()),
-        other => File::from(other.map_err(|error| at(path)(error.into()))?),
+        other => other.map_err(|error| at(path)(error.into()))?,
     };
     if !file.metadata().map_err(at(path))?.is_file() {
         return Err(not_regular());

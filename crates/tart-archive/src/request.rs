@@ -2,23 +2,14 @@
 //!
 //! A request is a list of `key=value` that end with a null byte each, so that paths of all kinds fit in and nothing of
 //! it is an argument that others see: `root`, `path` and `exclude` (any number), `untracked` (paths that git does not
-//! track, found by the caller), `format` and `level`.
+//! track, found by the caller), `format`, `level`, `purpose` and `known`.
 
 use std::io::Write;
 
-use crate::{ArchiveError, Level, Limits, Pattern, Selection, write_gzip, write_raw, write_zip};
-
-/// The form of an archive.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Format {
-    /// With a directory, permissions and links.
-    #[default]
-    Zip,
-    /// The files' content one after the other.
-    Gzip,
-    /// One file as it is.
-    Raw,
-}
+use crate::{
+    ArchiveError, Format, Level, Limits, Method, Pattern, Selection, write_gzip, write_raw, write_tar_zstd,
+    write_zip,
+};
 
 /// What an archive is for: what is said if nothing goes in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +38,8 @@ pub struct Request {
     pub level: Level,
     /// What it is for.
     pub purpose: Purpose,
+    /// The fingerprint of what need not be archived again; empty if there is none.
+    pub known: String,
 }
 
 impl Request {
@@ -60,16 +53,10 @@ impl Request {
         self.paths.iter().for_each(|path| put("path", path));
         self.exclude.iter().for_each(|pattern| put("exclude", pattern));
         put("untracked", if self.untracked { "true" } else { "false" });
-        put(
-            "format",
-            match self.format {
-                Format::Zip => "zip",
-                Format::Gzip => "gzip",
-                Format::Raw => "raw",
-            },
-        );
+        put("format", self.format.name());
         put("level", self.level.name());
         put("purpose", if self.purpose == Purpose::Cache { "cache" } else { "artifacts" });
+        put("known", &self.known);
         text
     }
 
@@ -85,12 +72,8 @@ impl Request {
                 "exclude" => request.exclude.push(value.to_owned()),
                 "untracked" => request.untracked = value == "true",
                 "format" => {
-                    request.format = match value {
-                        "zip" => Format::Zip,
-                        "gzip" => Format::Gzip,
-                        "raw" => Format::Raw,
-                        _ => return Err(format!("the format {value:?} is not known")),
-                    }
+                    request.format =
+                        Format::from_name(value).ok_or(format!("the format {value:?} is not known"))?;
                 }
                 "level" => {
                     request.level =
@@ -99,6 +82,7 @@ impl Request {
                 "purpose" => {
                     request.purpose = if value == "cache" { Purpose::Cache } else { Purpose::Artifacts };
                 }
+                "known" => value.clone_into(&mut request.known),
                 _ => return Err(format!("the field {key:?} is not known")),
             }
         }
@@ -158,7 +142,9 @@ impl Request {
     /// Writes the archive of a selection.
     pub fn write(&self, selection: &Selection, out: &mut impl Write) -> Result<(), ArchiveError> {
         match self.format {
-            Format::Zip => write_zip(selection, self.level, out).map(drop),
+            Format::Zip => write_zip(selection, Method::Deflate, self.level, out).map(drop),
+            Format::ZipZstd => write_zip(selection, Method::Zstd, self.level, out).map(drop),
+            Format::TarZstd => write_tar_zstd(selection, self.level, out).map(drop),
             Format::Gzip => write_gzip(selection, self.level, out),
             Format::Raw => write_raw(selection, out),
         }
@@ -181,6 +167,7 @@ mod tests {
             format: Format::Gzip,
             level: Level::Slowest,
             purpose: Purpose::Cache,
+            known: "0".to_owned(),
         };
         assert_eq!(Request::decode(&request.encode()), Ok(request));
         assert!(Request::decode(b"format=rar\0").is_err());

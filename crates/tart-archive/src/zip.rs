@@ -2,15 +2,16 @@
 //!
 //! Numbers that need more than 32 bits are written as zip64 has them (APPNOTE 4.5.3), and only those.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
 use flate2::write::DeflateEncoder;
-use rustix::fs::{Mode, OFlags};
+use zstd::stream::{raw, zio};
 
 use crate::error::at;
+use crate::files::{open, ordinary};
 use crate::{ArchiveError, Level, Selection};
 
 /// Files from this size on get zip64's sizes; what deflate cannot compress grows a little.
@@ -18,25 +19,44 @@ const LARGE: u64 = 0xF000_0000;
 const MAX32: u32 = u32::MAX;
 const STORED: u16 = 0;
 const DEFLATED: u16 = 8;
+const ZSTD: u16 = 93;
+
+/// How the files of a zip are compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Method {
+    /// As every program knows it; files are stored as they are at [`Level::Fastest`].
+    #[default]
+    Deflate,
+    /// As newer programs know it.
+    Zstd,
+}
+
+/// What compresses the files of a zip.
+struct Packer {
+    method: Method,
+    level: Level,
+    /// Its tables are large, so all files share it.
+    zstd: Option<raw::Encoder<'static>>,
+}
 
 /// Writes a zip of the selection: names with `/`, UTF-8 where they are; permissions, kind, owner and time of each file.
 /// Links are links. Sockets, pipes and devices stay out, and so does what is gone meanwhile. A file that grows while
 /// it is read is cut at the size it had. Returns how many entries were written.
-pub fn write_zip(selection: &Selection, level: Level, out: impl Write) -> Result<u64, ArchiveError> {
+pub fn write_zip(
+    selection: &Selection,
+    method: Method,
+    level: Level,
+    out: impl Write,
+) -> Result<u64, ArchiveError> {
+    let mut packer = Packer { method, level, zstd: None };
     let mut out = Counted { inner: out, written: 0 };
     let mut entries = Vec::new();
     for path in selection.paths() {
-        let metadata = match fs::symlink_metadata(selection.absolute(path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other.map_err(at(path))?,
-        };
+        let Some(metadata) = ordinary(selection.root(), path)? else { continue };
         let kind = metadata.file_type();
-        if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
-            continue;
-        }
         let mut entry = Entry::new(path, &metadata, out.written);
         if kind.is_file() {
-            add_file(&mut entry, selection, path, &metadata, level, &mut out)?;
+            add_file(&mut entry, selection, path, &metadata, &mut packer, &mut out)?;
         } else {
             let target = match kind.is_symlink() {
                 true => fs::read_link(selection.absolute(path)).map_err(at(path))?,
@@ -66,26 +86,36 @@ fn add_file(
     selection: &Selection,
     path: &[u8],
     metadata: &Metadata,
-    level: Level,
+    packer: &mut Packer,
     out: &mut Counted<impl Write>,
 ) -> Result<(), ArchiveError> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(selection.absolute(path), flags, Mode::empty());
-    let mut file = File::from(opened.map_err(|error| at(path)(error.into()))?).take(metadata.len());
+    let opened = open(selection, path).map_err(|error| at(path)(error.into()))?;
+    let mut file = opened.take(metadata.len());
     entry.deferred = metadata.len() > 0;
     entry.large = metadata.len() >= LARGE;
-    if entry.deferred && level != Level::Fastest {
-        entry.method = DEFLATED;
+    if entry.deferred {
+        entry.method = match packer.method {
+            Method::Zstd => ZSTD,
+            Method::Deflate if packer.level == Level::Fastest => STORED,
+            Method::Deflate => DEFLATED,
+        };
     }
     out.write_all(&entry.local_header()).map_err(ArchiveError::Output)?;
     let start = out.written;
     let mut crc = crc32fast::Hasher::new();
-    if entry.method == DEFLATED {
-        let mut encoder = DeflateEncoder::new(&mut *out, level.deflate());
-        entry.size = copy(&mut file, path, &mut crc, &mut encoder)?;
-        encoder.finish().map_err(ArchiveError::Output)?;
-    } else {
-        entry.size = copy(&mut file, path, &mut crc, out)?;
+    match entry.method {
+        DEFLATED => {
+            let mut encoder = DeflateEncoder::new(&mut *out, packer.level.deflate());
+            entry.size = copy(&mut file, path, &mut crc, &mut encoder)?;
+            encoder.finish().map_err(ArchiveError::Output)?;
+        }
+        ZSTD => {
+            let mut encoder = zio::Writer::new(&mut *out, packer.zstd().map_err(ArchiveError::Output)?);
+            entry.size = copy(&mut file, path, &mut crc, &mut encoder)?;
+            encoder.finish().map_err(ArchiveError::Output)?;
+            packer.zstd = Some(encoder.into_inner().1);
+        }
+        _ => entry.size = copy(&mut file, path, &mut crc, out)?,
     }
     entry.crc = crc.finalize();
     entry.packed = out.written - start;
@@ -114,6 +144,15 @@ fn copy(
         crc.update(data);
         to.write_all(data).map_err(ArchiveError::Output)?;
         size += length as u64;
+    }
+}
+
+impl Packer {
+    fn zstd(&mut self) -> io::Result<raw::Encoder<'static>> {
+        match self.zstd.take() {
+            Some(mut encoder) => raw::Operation::reinit(&mut encoder).map(|()| encoder),
+            None => raw::Encoder::new(self.level.zstd()),
+        }
     }
 }
 
@@ -179,6 +218,15 @@ impl Entry {
         utf8 | if self.deferred { 1 << 3 } else { 0 }
     }
 
+    /// What a program has to know to read it (APPNOTE 4.4.3.2).
+    fn version(&self, large: bool) -> u16 {
+        match self.method {
+            ZSTD => 63,
+            _ if large => 45,
+            _ => 20,
+        }
+    }
+
     fn needs_large(&self) -> bool {
         self.large || self.size >= MAX32.into() || self.packed >= MAX32.into()
     }
@@ -215,7 +263,7 @@ impl Entry {
             (false, false) => (self.crc, short(self.packed), short(self.size)),
         };
         let mut header = b"PK\x03\x04".to_vec();
-        put16(&mut header, if self.large { 45 } else { 20 });
+        put16(&mut header, self.version(self.large));
         self.common(&mut header, sizes);
         put16(&mut header, length(&extra));
         header.extend_from_slice(&self.name);
@@ -264,7 +312,7 @@ impl Entry {
             }
         }
         let mut header = b"PK\x01\x02".to_vec();
-        let version = if large || far { 45 } else { 20 };
+        let version = self.version(large || far);
         // Made on Unix: the upper half of the attributes is the mode.
         put16(&mut header, 3 << 8 | version);
         put16(&mut header, version);

@@ -1,39 +1,19 @@
 //! Archives of real files, read back by the programs that people use.
 
+mod support;
+
 use std::fs::{self, File};
 use std::io::{Cursor, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use support::{same, select, tree};
 use tart_archive::*;
-
-fn tree() -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path();
-    fs::create_dir_all(root.join("out/sub/empty")).unwrap();
-    fs::write(root.join("out/a.txt"), "hello\n".repeat(1000)).unwrap();
-    fs::write(root.join("out/sub/run me.sh"), "#!/bin/sh\n").unwrap();
-    fs::set_permissions(root.join("out/sub/run me.sh"), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::write(root.join("out/sub/\u{fc}ml\u{e4}ut -x"), "odd").unwrap();
-    fs::write(root.join("out/empty.bin"), "").unwrap();
-    symlink("a.txt", root.join("out/link")).unwrap();
-    fs::write(root.join("other"), "not chosen").unwrap();
-    directory
-}
-
-fn select(root: &Path, paths: &[&str], exclude: &[&str]) -> Selection {
-    let exclude = exclude.iter().map(|text| Pattern::new(text).unwrap()).collect();
-    let mut selection = Selection::new(root, exclude, Limits::default());
-    for path in paths {
-        selection.add(path).unwrap();
-    }
-    selection
-}
 
 fn zip_of(selection: &Selection, level: Level) -> Vec<u8> {
     let mut archive = Vec::new();
-    write_zip(selection, level, &mut archive).unwrap();
+    write_zip(selection, Method::Deflate, level, &mut archive).unwrap();
     archive
 }
 
@@ -81,10 +61,6 @@ fn unzip_and_python_read_our_zips() {
         let python = Command::new("python3").args(["-m", "zipfile", "-t"]).arg(&path).output().unwrap();
         assert!(python.status.success(), "{python:?}");
     }
-}
-
-fn same(one: &Path, other: &Path) -> bool {
-    Command::new("diff").arg("-r").arg("--no-dereference").arg(one).arg(other).status().unwrap().success()
 }
 
 #[test]
@@ -205,7 +181,8 @@ fn many_and_large_files_get_zip64() {
     File::create(files.path().join("large")).unwrap().set_len((4 << 30) + 5).unwrap();
     fs::write(files.path().join("z"), "behind it").unwrap();
     let path = files.path().with_extension("zip");
-    write_zip(&select(files.path(), &["*"], &[]), Level::Fast, File::create(&path).unwrap()).unwrap();
+    let out = File::create(&path).unwrap();
+    write_zip(&select(files.path(), &["*"], &[]), Method::Deflate, Level::Fast, out).unwrap();
     let listed = Command::new("unzip").args(["-Z", "-h", "-t"]).arg(&path).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("66002"), "{listed}");

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use tart_archive::Request;
+use tart_archive::{Format, Purpose, Request};
 
 fn helper(verb: &str, directory: &Path, input: &[u8]) -> Output {
     let mut helper = Command::new(env!("CARGO_BIN_EXE_tart-helper"))
@@ -47,4 +47,30 @@ fn nothing_that_matches_is_told_from_a_failure() {
     let output = helper("extract", directory.path(), b"no zip");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("ERROR: the archive cannot be read"));
+}
+
+#[test]
+fn a_cache_that_is_what_it_was_is_not_archived_again() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(from.path().join("deps")).unwrap();
+    fs::write(from.path().join("deps/x"), "content").unwrap();
+    let request = |root: &Path, known: &str| Request {
+        root: root.to_str().unwrap().to_owned(),
+        paths: vec!["deps/".to_owned()],
+        purpose: Purpose::Cache,
+        known: known.to_owned(),
+        ..Request::default()
+    };
+    for format in [Format::Zip, Format::TarZstd] {
+        let made = helper("archive", from.path(), &Request { format, ..request(from.path(), "") }.encode());
+        let extracted = helper("extract-cache", to.path(), &made.stdout);
+        let known = String::from_utf8(extracted.stdout).unwrap();
+        let again = || helper("archive", to.path(), &request(to.path(), known.trim_end()).encode());
+        let same = again();
+        assert_eq!((same.status.code(), same.stdout.len()), (Some(3), 0), "{same:?}");
+        assert!(String::from_utf8_lossy(&same.stderr).ends_with("Archive is up to date!\n"), "{same:?}");
+        fs::write(to.path().join("deps/y"), "new").unwrap();
+        assert_eq!(again().status.code(), Some(0));
+        fs::remove_file(to.path().join("deps/y")).unwrap();
+    }
 }

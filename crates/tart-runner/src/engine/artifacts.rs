@@ -273,7 +273,7 @@ impl Job<'_> {
         let Arrival { pieces, storage } = arrival;
         let (stage, directory) = (Stage::DownloadArtifacts, &self.plan.dirs.build_dir);
         Ok(match self.unpack(agent, &stage, directory, pieces, scope).await? {
-            Unpacked::Done => Ok(storage),
+            Unpacked::Done(_) => Ok(storage),
             Unpacked::Helper => Err(Undelivered::Helper),
             Unpacked::Source(error) => Err(Undelivered::Broken(error)),
         })

@@ -7,7 +7,7 @@ mod keys;
 use std::io;
 use std::time::Duration;
 
-use tart_archive::{Level as Compression, Purpose, Request};
+use tart_archive::{Format, Level as Compression, Purpose, Request};
 use tart_job::Level;
 use tart_job::flags::Flag;
 use tart_job::outcome::Failure;
@@ -135,7 +135,10 @@ impl Job<'_> {
             };
             self.guest = Some(guest);
             match result? {
-                Unpacked::Done => {
+                Unpacked::Done(fingerprint) => {
+                    if let Some(fingerprint) = fingerprint {
+                        self.restored.insert(key.name.clone(), fingerprint);
+                    }
                     self.log.line(Level::Info, "Successfully extracted cache");
                     return Ok(true);
                 }
@@ -168,7 +171,10 @@ impl Job<'_> {
             paths: cache.paths.iter().map(|path| plan.variables.expand(path)).collect(),
             untracked: cache.untracked,
             level: Compression::from_name(&plan.settings.archives.cache_level).unwrap_or_default(),
+            format: Format::from_name(&plan.settings.archives.cache_format).unwrap_or_default(),
             purpose: Purpose::Cache,
+            // Another cache of the job may have the same key, and is saved after this one.
+            known: self.restored.remove(&key.name).unwrap_or_default(),
             ..Request::default()
         };
         let quota = archives.store.quota();

@@ -1,5 +1,6 @@
 //! The stages of one job, one after the other.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(super) struct Job<'a> {
     /// Keep the images from being removed as long as the guest may use them.
     pub(super) leases: Vec<tart_images::LeasedImage>,
     pub(super) services: Services,
+    /// The fingerprints of caches that were restored, by the names of their keys: what need not be saved again.
+    pub(super) restored: BTreeMap<String, String>,
     pub(super) timings: Timings,
     pub(super) usage: JobUsage,
     begun: Instant,
@@ -87,6 +90,7 @@ impl<'a> Job<'a> {
             image: tart_assets::ImageConfig::default(),
             leases: Vec::new(),
             services: Services::default(),
+            restored: BTreeMap::new(),
             timings: Timings::default(),
             usage: JobUsage::default(),
             begun: now,

@@ -19,9 +19,13 @@ use super::script::{self, Broken, PATH};
 /// The helper's exit code when nothing is to be archived, as the guest tells codes.
 pub(super) const NOTHING: i32 = tart_archive::NOTHING as i32;
 
+/// Digits of a fingerprint.
+const FINGERPRINT: usize = 64;
+
 /// How taking an archive apart ended.
 pub(super) enum Unpacked {
-    Done,
+    /// With the fingerprint of what came out of a cache.
+    Done(Option<String>),
     /// The helper failed, and has said why.
     Helper,
     /// The archive broke off.
@@ -133,7 +137,9 @@ impl Job<'_> {
         archive: impl Stream<Item = io::Result<Bytes>>,
         scope: &Scope,
     ) -> Result<Unpacked, Broken> {
-        let mut command = agent.exec(&helper("extract", directory, stage)).await?;
+        let verb = if *stage == Stage::RestoreCache { "extract-cache" } else { "extract" };
+        let mut command = agent.exec(&helper(verb, directory, stage)).await?;
+        let mut said = Vec::new();
         let control = command.control();
         let feed = async move {
             let mut archive = std::pin::pin!(archive);
@@ -156,8 +162,14 @@ impl Job<'_> {
                     Err(Fed::Source(error)) => return Ok(Unpacked::Source(error)),
                 },
                 event = command.next() => match event? {
-                    CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes) => self.log.output(&bytes),
-                    CommandEvent::Exited(exited) if exited.status == ExitStatus::Code(0) => return Ok(Unpacked::Done),
+                    CommandEvent::Stderr(bytes) => self.log.output(&bytes),
+                    CommandEvent::Stdout(bytes) => {
+                        let room = FINGERPRINT.saturating_sub(said.len());
+                        said.extend(bytes.iter().take(room));
+                    }
+                    CommandEvent::Exited(exited) if exited.status == ExitStatus::Code(0) => {
+                        return Ok(Unpacked::Done(fingerprint(&said)));
+                    }
                     CommandEvent::Exited(_) => return Ok(Unpacked::Helper),
                 },
             }
@@ -165,9 +177,16 @@ impl Job<'_> {
     }
 }
 
+/// What the helper said, if it is a fingerprint.
+fn fingerprint(said: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(said).ok()?;
+    (text.len() == FINGERPRINT && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| text.to_owned())
+}
+
 /// How an archive came to its end.
 pub(super) enum Packed {
     Done,
+    /// Nothing matched, or nothing has changed, which the helper has said.
     Nothing,
     /// The helper failed, and has said why.
     Helper,

@@ -97,6 +97,29 @@ async fn what_a_job_leaves_behind_is_there_in_the_next() {
 }
 
 #[tokio::test]
+async fn archives_with_zstd_are_there_in_the_next_job_too() {
+    let scene = Scene::start(&Config::default()).await;
+    let project = scene.server.create_project("group/app").await;
+    project.commit_file("a.txt", "1\n").await;
+    let tart = scene.run();
+    let show = "echo $(cat zipzstd/x tarzstd/x) $(stat -c 'mode=%a' zipzstd/x tarzstd/x)";
+    let mut last = JobSpec::of(&project, [show]);
+    for format in ["zipzstd", "tarzstd"] {
+        let script = format!("mkdir {format}; echo from-{format} > {format}/x; chmod 700 {format}/x");
+        let artifacts = Artifacts::report("archive", format, "all", format);
+        let job = scene.server.enqueue(JobSpec::of(&project, [script]).artifacts(artifacts)).await;
+        assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
+        last = last.dependency(&job);
+    }
+    let last = scene.server.enqueue(last).await;
+    assert_eq!(last.wait_finished(JOB).await, JobState::Success, "{}", last.log());
+    scene.drain(tart).await;
+    let (log, expected) = (last.log(), "from-zipzstd from-tarzstd mode=700 mode=700");
+    assert!(log.contains(expected), "no {expected:?} in {log}");
+    scene.finish();
+}
+
+#[tokio::test]
 async fn failed_jobs_leave_what_they_are_told_to_and_nothing_is_no_failure() {
     let scene = Scene::start(&Config::default()).await;
     let project = scene.server.create_project("group/app").await;

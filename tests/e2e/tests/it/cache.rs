@@ -4,7 +4,10 @@ use tart_e2e::{Config, JOB, Scene};
 use tart_test_gitlab::{Cache, JobHandle, JobSpec, JobState, ProjectHandle};
 
 async fn run(scene: &Scene, project: &ProjectHandle, script: &str, caches: Vec<Cache>) -> JobHandle {
-    let spec = caches.into_iter().fold(JobSpec::of(project, [script]), JobSpec::cache);
+    run_spec(scene, caches.into_iter().fold(JobSpec::of(project, [script]), JobSpec::cache)).await
+}
+
+async fn run_spec(scene: &Scene, spec: JobSpec) -> JobHandle {
     let job = scene.server.enqueue(spec).await;
     let tart = scene.run();
     assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
@@ -98,5 +101,27 @@ async fn caches_have_limits_and_never_fail_a_job() {
         ],
     );
     assert!(!job.log().contains("Creating cache failed"), "{}", job.log());
+    scene.finish();
+}
+
+#[tokio::test]
+async fn caches_that_did_not_change_are_not_saved_again_in_any_form() {
+    let scene = Scene::start(&Config::default()).await;
+    let project = scene.server.create_project("group/app").await;
+    project.commit_file("a.txt", "1\n").await;
+    let job = |script: &str, format: &str| {
+        let spec = JobSpec::of(&project, [script]).cache(Cache::new("key", ["deps/"]));
+        spec.env("CACHE_COMPRESSION_FORMAT", format).env("CACHE_COMPRESSION_LEVEL", "slow")
+    };
+    let first = run_spec(&scene, job(FILL, "tarzstd")).await;
+    shows(&first, &["Created cache"]);
+    assert!(!first.log().contains("up to date"), "{}", first.log());
+    let second = run_spec(&scene, job("cat deps/sub/x", "zip")).await;
+    shows(&second, &["Successfully extracted cache", "one", "Archive is up to date!", "Created cache"]);
+    // Also a file that is only gone is a change.
+    let third = run_spec(&scene, job("rm deps/sub/x; echo two > deps/y", "zipzstd")).await;
+    assert!(!third.log().contains("up to date"), "{}", third.log());
+    let fourth = run_spec(&scene, job("echo $(ls deps deps/sub) $(cat deps/y)", "zip")).await;
+    shows(&fourth, &["deps: sub y deps/sub: two", "Archive is up to date!"]);
     scene.finish();
 }

@@ -25,23 +25,18 @@ fn planned(
     root: &str,
     level: Level,
 ) -> Result<Planned, String> {
-    let format = match artifact.artifact_format.as_str() {
-        "" | "zip" => Format::Zip,
-        "gzip" => Format::Gzip,
-        "raw" => Format::Raw,
-        other => {
-            return Err(format!(
-                "artifacts cannot be archived as `{other}`: this version of Tart makes zip, gzip and raw"
-            ));
-        }
-    };
+    let format = Format::from_name(&artifact.artifact_format).ok_or_else(|| {
+        format!(
+            "artifacts cannot be archived as `{}`: Tart makes zip, gzip, raw, zipzstd and tarzstd",
+            artifact.artifact_format
+        )
+    })?;
     let name = artifact.name.as_deref().filter(|name| !name.is_empty()).map(&expand);
     let kind = if artifact.artifact_type.is_empty() { "archive" } else { artifact.artifact_type.as_str() };
     Ok(Planned {
         upload: ArtifactUpload {
-            file_name: format!("{}{}", base_name(name.as_deref()), suffix(format)),
-            format: if artifact.artifact_format.is_empty() { "zip" } else { &artifact.artifact_format }
-                .to_owned(),
+            file_name: format!("{}{}", base_name(name.as_deref()), format.suffix()),
+            format: format.name().to_owned(),
             kind: kind.to_owned(),
             expire_in: artifact.expire_in.as_deref().map(&expand).unwrap_or_default(),
         },
@@ -53,6 +48,7 @@ fn planned(
             format,
             level,
             purpose: Purpose::Artifacts,
+            known: String::new(),
         },
     })
 }
@@ -63,15 +59,6 @@ fn base_name(name: Option<&str>) -> &str {
     match name.trim_end_matches('/').rsplit('/').next().unwrap_or_default() {
         "" | "." | ".." => "default",
         base => base,
-    }
-}
-
-/// The suffix of an archive's name.
-fn suffix(format: Format) -> &'static str {
-    match format {
-        Format::Zip => ".zip",
-        Format::Gzip => ".gz",
-        Format::Raw => "",
     }
 }
 
@@ -101,6 +88,8 @@ mod tests {
         assert_eq!(name("zip", Some("build-$X")), "build-x.zip");
         assert_eq!(name("gzip", Some("a/junit.xml")), "junit.xml.gz");
         assert_eq!(name("raw", Some("gl-sast.json")), "gl-sast.json");
+        assert_eq!(name("zipzstd", None), "artifacts.zip");
+        assert_eq!(name("tarzstd", Some("x")), "x.tar.zst");
         for odd in ["/", ".", "..", "a/.."] {
             assert_eq!(name("zip", Some(odd)), "default.zip");
         }
@@ -112,6 +101,6 @@ mod tests {
         assert_eq!(planned.request.paths, ["out/x"]);
         assert_eq!((planned.upload.format.as_str(), planned.upload.kind.as_str()), ("zip", "archive"));
         assert_eq!(planned.upload.expire_in, "1 week");
-        insta::assert_snapshot!(of(&artifact("tarzstd", None)).unwrap_err(), @"artifacts cannot be archived as `tarzstd`: this version of Tart makes zip, gzip and raw");
+        insta::assert_snapshot!(of(&artifact("rar", None)).unwrap_err(), @"artifacts cannot be archived as `rar`: Tart makes zip, gzip, raw, zipzstd and tarzstd");
     }
 }
