@@ -2,13 +2,14 @@
 //!
 //! A request is a list of `key=value` that end with a null byte each, so that paths of all kinds fit in and nothing of
 //! it is an argument that others see: `root`, `path` and `exclude` (any number), `untracked` (paths that git does not
-//! track, found by the caller), `format`, `level`, `purpose` and `known`.
+//! track, found by the caller), `format`, `level`, `purpose`, `known`,
+//! `statement-name` and `statement`.
 
 use std::io::Write;
 
 use crate::{
-    ArchiveError, Format, Level, Limits, Method, Pattern, Selection, write_gzip, write_raw, write_tar_zstd,
-    write_zip,
+    ArchiveError, Format, Level, Limits, Method, Packing, Pattern, Selection, Statement, write_gzip,
+    write_raw, write_tar_zstd, write_zip,
 };
 
 /// What an archive is for: what is said if nothing goes in.
@@ -40,6 +41,8 @@ pub struct Request {
     pub purpose: Purpose,
     /// The fingerprint of what need not be archived again; empty if there is none.
     pub known: String,
+    /// What a zip says of its files; nothing if it has no name.
+    pub statement: Statement,
 }
 
 impl Request {
@@ -57,6 +60,8 @@ impl Request {
         put("level", self.level.name());
         put("purpose", if self.purpose == Purpose::Cache { "cache" } else { "artifacts" });
         put("known", &self.known);
+        put("statement-name", &self.statement.name);
+        put("statement", &self.statement.text);
         text
     }
 
@@ -82,6 +87,8 @@ impl Request {
                 "purpose" => {
                     request.purpose = if value == "cache" { Purpose::Cache } else { Purpose::Artifacts };
                 }
+                "statement-name" => value.clone_into(&mut request.statement.name),
+                "statement" => value.clone_into(&mut request.statement.text),
                 "known" => value.clone_into(&mut request.known),
                 _ => return Err(format!("the field {key:?} is not known")),
             }
@@ -141,9 +148,11 @@ impl Request {
 
     /// Writes the archive of a selection.
     pub fn write(&self, selection: &Selection, out: &mut impl Write) -> Result<(), ArchiveError> {
+        let statement = Some(&self.statement).filter(|statement| !statement.name.is_empty());
+        let zip = |method| Packing { method, level: self.level, statement };
         match self.format {
-            Format::Zip => write_zip(selection, Method::Deflate, self.level, out).map(drop),
-            Format::ZipZstd => write_zip(selection, Method::Zstd, self.level, out).map(drop),
+            Format::Zip => write_zip(selection, &zip(Method::Deflate), out).map(drop),
+            Format::ZipZstd => write_zip(selection, &zip(Method::Zstd), out).map(drop),
             Format::TarZstd => write_tar_zstd(selection, self.level, out).map(drop),
             Format::Gzip => write_gzip(selection, self.level, out),
             Format::Raw => write_raw(selection, out),
@@ -168,6 +177,7 @@ mod tests {
             level: Level::Slowest,
             purpose: Purpose::Cache,
             known: "0".to_owned(),
+            statement: Statement { name: "a-metadata.json".to_owned(), text: "{}".to_owned() },
         };
         assert_eq!(Request::decode(&request.encode()), Ok(request));
         assert!(Request::decode(b"format=rar\0").is_err());

@@ -26,6 +26,9 @@ pub(crate) const LONGEST_TARGET: usize = 4095;
 /// Zeros that are worth a hole, in bytes: a block of the file system.
 const SMALLEST_HOLE: usize = 4096;
 
+/// What is read at once, if it is a hole: slices are compared faster than bytes are looked at.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
 /// The directory, and what is done at the end.
 pub(crate) struct Target {
     root: OwnedFd,
@@ -164,7 +167,7 @@ impl Target {
 
 /// Writes a new file, with holes where there would be zeros. Returns its size.
 fn fill(file: &mut File, content: &mut impl Read) -> io::Result<u64> {
-    let mut buffer = vec![0; 64 << 10];
+    let mut buffer = vec![0; ZEROS.len()];
     let (mut size, mut hole) = (0, 0);
     loop {
         let length = match content.read(&mut buffer) {
@@ -175,7 +178,7 @@ fn fill(file: &mut File, content: &mut impl Read) -> io::Result<u64> {
         };
         let data = buffer.get(..length).unwrap_or_default();
         size += length as u64;
-        if length >= SMALLEST_HOLE && data.iter().all(|&byte| byte == 0) {
+        if length >= SMALLEST_HOLE && ZEROS.starts_with(data) {
             hole += length as u64;
             continue;
         }

@@ -13,7 +13,7 @@ use tart_archive::*;
 
 fn zip_of(selection: &Selection, level: Level) -> Vec<u8> {
     let mut archive = Vec::new();
-    write_zip(selection, Method::Deflate, level, &mut archive).unwrap();
+    write_zip(selection, &Packing { level, ..Packing::default() }, &mut archive).unwrap();
     archive
 }
 
@@ -182,7 +182,8 @@ fn many_and_large_files_get_zip64() {
     fs::write(files.path().join("z"), "behind it").unwrap();
     let path = files.path().with_extension("zip");
     let out = File::create(&path).unwrap();
-    write_zip(&select(files.path(), &["*"], &[]), Method::Deflate, Level::Fast, out).unwrap();
+    let packing = Packing { level: Level::Fast, ..Packing::default() };
+    write_zip(&select(files.path(), &["*"], &[]), &packing, out).unwrap();
     let listed = Command::new("unzip").args(["-Z", "-h", "-t"]).arg(&path).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("66002"), "{listed}");

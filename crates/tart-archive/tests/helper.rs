@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use tart_archive::{Format, Purpose, Request};
+use tart_archive::{Format, Purpose, Request, Statement};
 
 fn helper(verb: &str, directory: &Path, input: &[u8]) -> Output {
     let mut helper = Command::new(env!("CARGO_BIN_EXE_tart-helper"))
@@ -73,4 +73,26 @@ fn a_cache_that_is_what_it_was_is_not_archived_again() {
         assert_eq!(again().status.code(), Some(0));
         fs::remove_file(to.path().join("deps/y")).unwrap();
     }
+}
+
+#[test]
+fn a_zip_says_what_is_in_it() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(from.path().join("out")).unwrap();
+    fs::write(from.path().join("out/x"), "content").unwrap();
+    fs::write(from.path().join("all-metadata.json"), "forged").unwrap();
+    let request = Request {
+        root: from.path().to_str().unwrap().to_owned(),
+        paths: vec!["*".to_owned()],
+        statement: Statement { name: "all-metadata.json".to_owned(), text: "{\"_type\":\"t\"}".to_owned() },
+        ..Request::default()
+    };
+    let made = helper("archive", from.path(), &request.encode());
+    assert!(helper("extract", to.path(), &made.stdout).status.success());
+    assert_eq!(fs::read(to.path().join("out/x")).unwrap(), b"content");
+    insta::assert_snapshot!(fs::read_to_string(to.path().join("all-metadata.json")).unwrap(), @r#"
+    {"subject":[
+    {"name":"out/x","digest":{"sha256":"ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"}}],
+    "_type":"t"}
+    "#);
 }

@@ -71,7 +71,8 @@ fn zips_with_zstd_come_back_and_are_marked_for_old_programs() {
     let files = tree();
     for level in [Level::Fastest, Level::Default] {
         let mut archive = Vec::new();
-        write_zip(&select(files.path(), &["out"], &[]), Method::Zstd, level, &mut archive).unwrap();
+        let packing = Packing { method: Method::Zstd, level, ..Packing::default() };
+        write_zip(&select(files.path(), &["out"], &[]), &packing, &mut archive).unwrap();
         let target = tempfile::tempdir().unwrap();
         extract_zip(Cursor::new(&archive), target.path()).unwrap();
         assert!(same(&files.path().join("out"), &target.path().join("out")));

@@ -3,8 +3,10 @@
 //! Both are streams of unknown length that are never held in memory. An upload's content cannot be sent a second time
 //! from here, so that whoever makes it also repeats it, as often as [`UploadError::tries`] says.
 
+mod ranges;
+
 use bytes::Bytes;
-use reqwest::header::{HeaderValue, LOCATION};
+use reqwest::header::{HeaderValue, LOCATION, RANGE};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Method, Response};
 use tokio::io::AsyncRead;
@@ -17,6 +19,7 @@ use crate::client::Client;
 use crate::error::{ApiError, transport};
 use crate::job_api::JobHandle;
 use crate::token::Token;
+use ranges::Ranges;
 
 /// How much of the content is read at once, in bytes.
 const PIECE_BYTES: usize = 64 << 10;
@@ -79,15 +82,35 @@ pub enum DownloadError {
 /// Artifacts that are being downloaded.
 #[derive(Debug)]
 pub struct ArtifactDownload {
-    response: Response,
+    content: Content,
     /// Scheme, host and port of where they come from, if that is not the server.
     pub storage: Option<String>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Whole(Response),
+    Pieces(Ranges),
+}
+
+/// Where a download comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DownloadFrom {
+    /// The server itself.
+    Server,
+    /// The object storage, if the server says where that is. It does not get the token.
+    Storage,
+    /// The same, in several pieces at once, if the storage knows pieces. At most 16 MiB of them are in memory.
+    StorageInPieces,
 }
 
 impl ArtifactDownload {
     /// The next piece; `None` at the end. Errors: the connection broke.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
-        self.response.chunk().await.map_err(transport)
+        match &mut self.content {
+            Content::Whole(response) => response.chunk().await.map_err(transport),
+            Content::Pieces(ranges) => ranges.chunk().await,
+        }
     }
 }
 
@@ -133,18 +156,18 @@ impl JobHandle {
 }
 
 impl Client {
-    /// Tries once to download the artifacts of a job, with the token that this job has for them. A `direct` download
-    /// may come from an object storage, which does not get the token.
+    /// Tries once to download the artifacts of a job, with the token that this job has for them.
     pub async fn download_artifacts(
         &self,
         id: i64,
         token: &Token,
-        direct: bool,
+        from: DownloadFrom,
     ) -> Result<ArtifactDownload, DownloadError> {
         let failed = DownloadError::Failed;
         let mut url = artifacts_url(self, id).map_err(failed)?;
         let server = url.origin();
-        if direct {
+        let mut in_pieces = from == DownloadFrom::StorageInPieces;
+        if from != DownloadFrom::Server {
             url.query_pairs_mut().append_pair("direct_download", "true");
         }
         let secret = secret(token).map_err(failed)?;
@@ -154,6 +177,8 @@ impl Client {
             let mut request = connections.http.get(url.clone());
             if url.origin() == server {
                 request = request.header(JOB_TOKEN, secret.clone()).header(X_REQUEST_ID, &request_id);
+            } else if in_pieces {
+                request = request.header(RANGE, Ranges::first());
             }
             let mut response = tokio::time::timeout(HEADER_TIMEOUT, request.send())
                 .await
@@ -164,9 +189,17 @@ impl Client {
                 continue;
             }
             let status = response.status().as_u16();
+            let storage = (url.origin() != server).then(|| origin(&url));
             if status == 200 {
-                let storage = (url.origin() != server).then(|| origin(&url));
-                return Ok(ArtifactDownload { response, storage });
+                return Ok(ArtifactDownload { content: Content::Whole(response), storage });
+            }
+            if status == 206 && in_pieces && storage.is_some() {
+                let ranges = Ranges::new(&connections.http, &url, response).map_err(failed)?;
+                return Ok(ArtifactDownload { content: Content::Pieces(ranges), storage });
+            }
+            if status == 416 && std::mem::take(&mut in_pieces) {
+                // An empty file has no pieces.
+                continue;
             }
             let error = ApiError::from_answer(status, &read_some(&mut response).await);
             return Err(match status {

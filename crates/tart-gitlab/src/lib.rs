@@ -54,7 +54,7 @@ mod token;
 mod trace;
 mod transport;
 
-pub use artifacts::{ArtifactDownload, ArtifactUpload, DownloadError, UploadError};
+pub use artifacts::{ArtifactDownload, ArtifactUpload, DownloadError, DownloadFrom, UploadError};
 pub use client::{Client, ClientOptions, Product, architecture, platform};
 pub use clock::{Clock, SystemClock};
 pub use error::ApiError;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tart_config::MicroVm;
-use tart_gitlab::{ArtifactUpload, DownloadError, JobHandle};
+use tart_gitlab::{ArtifactUpload, DownloadError, DownloadFrom, JobHandle};
 use tart_spec::Dependency;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -91,12 +91,12 @@ impl ArtifactPlace {
         }
     }
 
-    /// Tries once to get those of another job. A `direct` download may come from an object storage.
-    pub(crate) async fn get(&self, other: &Dependency, direct: bool) -> Result<Arrival, Refusal> {
+    /// Tries once to get those of another job, with `from`, from an object storage.
+    pub(crate) async fn get(&self, other: &Dependency, from: DownloadFrom) -> Result<Arrival, Refusal> {
         match self {
             Self::Server(server) => {
                 let token = other.token.clone().into();
-                let got = server.client().download_artifacts(other.id, &token, direct).await;
+                let got = server.client().download_artifacts(other.id, &token, from).await;
                 let archive = got.map_err(|error| Refusal {
                     text: error.to_string(),
                     tries: if matches!(error, DownloadError::Failed(_)) { DOWNLOADS } else { 1 },

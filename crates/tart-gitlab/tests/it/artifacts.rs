@@ -1,8 +1,8 @@
 use std::io::Cursor;
 
 use tart_gitlab::{
-    ArtifactUpload, Client, DownloadError, JobApi as _, JobHandle, JobUpdate, LogDigest, Token, UpdateResult,
-    UploadError,
+    ArtifactUpload, Client, DownloadError, DownloadFrom, JobApi as _, JobHandle, JobUpdate, LogDigest, Token,
+    UpdateResult, UploadError,
 };
 use tart_test_gitlab::{Artifacts, Endpoint, Fault, JobSpec, Options, RunnerOptions, TestGitlab};
 
@@ -94,7 +94,10 @@ impl tokio::io::AsyncRead for Broken {
 #[tokio::test]
 async fn artifacts_of_another_job_come_from_the_server_or_its_storage() {
     let scene = scene(Options::default().direct_download()).await;
-    scene.handle.upload_artifacts(&archive(), ZIP).await.expect("an upload");
+    // Two pieces and a bit, none like the other.
+    let whole: Vec<u8> = (0..(9_u32 << 20) / 4).flat_map(u32::to_be_bytes).collect();
+    let whole = [ZIP, &whole].concat();
+    scene.handle.upload_artifacts(&archive(), Cursor::new(whole.clone())).await.expect("an upload");
     scene.server.enqueue(JobSpec::script(["true"]).dependency(&scene.queued)).await;
     let end = JobUpdate {
         state: tart_spec::JobState::Success,
@@ -107,20 +110,24 @@ async fn artifacts_of_another_job_come_from_the_server_or_its_storage() {
     handle(&scene.client, &job).acknowledge().await;
     let dependency = &job.payload.dependencies[0];
     let token = Token::from(dependency.token.clone());
-    for direct in [true, false] {
+    for from in [DownloadFrom::Storage, DownloadFrom::StorageInPieces, DownloadFrom::Server] {
         let mut download =
-            scene.client.download_artifacts(dependency.id, &token, direct).await.expect("a file");
-        assert_eq!(download.storage.is_some(), direct);
+            scene.client.download_artifacts(dependency.id, &token, from).await.expect("a file");
+        assert_eq!(download.storage.is_some(), from != DownloadFrom::Server);
         let mut content = Vec::new();
         while let Some(piece) = download.chunk().await.expect("a whole file") {
             content.extend_from_slice(&piece);
         }
-        assert_eq!(content, ZIP);
+        assert!(content == whole, "{from:?}");
     }
     scene.server.assert_no_violations();
     for (status, forbidden) in [(401, true), (403, true), (404, false)] {
         scene.server.faults().next(Endpoint::DownloadArtifacts, Fault::Status(status));
-        let error = scene.client.download_artifacts(dependency.id, &token, false).await.expect_err("a fault");
+        let error = scene
+            .client
+            .download_artifacts(dependency.id, &token, DownloadFrom::Server)
+            .await
+            .expect_err("a fault");
         assert_eq!(matches!(error, DownloadError::Forbidden(_)), forbidden, "{error}");
         assert_eq!(matches!(error, DownloadError::NotFound(_)), !forbidden, "{error}");
     }

@@ -2,20 +2,22 @@
 //! The host passes the bytes on and looks at none of them.
 
 mod plan;
+mod provenance;
 
 use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tart_archive::Request;
-use tart_gitlab::ArtifactUpload;
+use tart_gitlab::{ArtifactUpload, DownloadFrom};
 use tart_guest::{CommandEvent, Guest};
 use tart_job::Level;
 use tart_job::flags::Flag;
 use tart_job::outcome::Failure;
 use tart_job::stages::{Stage, is_artifact, is_due};
 use tart_proto::message::ExitStatus;
-use tart_spec::{Artifact, Dependency};
+use tart_spec::{Artifact, Dependency, short_token};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::io::StreamReader;
@@ -27,6 +29,7 @@ use super::transfer::{self, NOTHING, Unpacked};
 use crate::artifacts::{Arrival, ArtifactPlace, DOWNLOADS, Refusal};
 use crate::guest::JobGuest;
 use plan::{Planned, plan};
+use provenance::Facts;
 
 /// Pieces of an archive between the guest and its place.
 const PIECES: usize = 4;
@@ -63,7 +66,12 @@ impl Job<'_> {
         let mut result = Ok(());
         for artifact in run.payload.artifacts.iter().filter(due) {
             result = match plan(artifact, self.plan) {
-                Ok(planned) => self.upload(&place, &guest, stage, &planned, scope).await,
+                Ok(mut planned) => {
+                    if self.plan.settings.archives.artifacts_metadata {
+                        self.attest(&mut planned);
+                    }
+                    self.upload(&place, &guest, stage, &planned, scope).await
+                }
                 Err(reason) => {
                     self.log.line(Level::Error, &reason);
                     Err(FAILED)
@@ -94,6 +102,34 @@ impl Job<'_> {
         result
     }
 
+    /// Has an archive say where it comes from.
+    fn attest(&mut self, planned: &mut Planned) {
+        let (plan, payload) = (self.plan, &self.run.payload);
+        let variable = |name: &str| plan.variables.expand(&format!("${{{name}}}"));
+        let version = variable("SLSA_PROVENANCE_SCHEMA_VERSION");
+        if !matches!(version.as_str(), "" | provenance::VERSION) {
+            let text = format!(
+                "there is no SLSA_PROVENANCE_SCHEMA_VERSION {version}: the metadata is of {}",
+                provenance::VERSION
+            );
+            self.log.line(Level::Warning, &text);
+        }
+        let ended = Timestamp::now();
+        let begun = ended.checked_sub(self.age()).unwrap_or(ended);
+        let facts = Facts {
+            repository: &plan.remote.url,
+            commit: &payload.git_info.sha,
+            job_id: payload.id,
+            job_name: &payload.job_info.name,
+            runner_id: &variable("CI_RUNNER_ID"),
+            runner_name: &self.run.runner.display_name(),
+            variables: payload.variables.iter().map(|variable| variable.key.as_str()).collect(),
+            begun,
+            ended,
+        };
+        provenance::attest(planned, &facts);
+    }
+
     fn artifacts_begin(&mut self) -> Option<(ArtifactPlace, JobGuest)> {
         let Some(place) = self.run.artifacts.clone() else {
             let text = "artifacts are neither downloaded nor kept: there is no place for them";
@@ -114,9 +150,11 @@ impl Job<'_> {
     ) -> Result<(), Failure> {
         let Planned { upload, request } = planned;
         let what = format!("Uploading artifacts as \"{}\" to {}...", upload.kind, place.name());
-        let id = self.run.payload.id;
+        let (id, token) = (self.run.payload.id, short_token(&self.run.payload.token));
         let done = match place {
-            ArtifactPlace::Server(_) => format!("201 Created id={id} responseStatus=201 Created"),
+            ArtifactPlace::Server(_) => {
+                format!("201 Created id={id} responseStatus=201 Created token={token}")
+            }
             ArtifactPlace::Local { .. } => "ok".to_owned(),
         };
         self.log.line(Level::Print, "Uploading artifacts...");
@@ -143,7 +181,7 @@ impl Job<'_> {
             failed += 1;
             let last = failed >= refusal.tries;
             let level = if last { Level::Error } else { Level::Warning };
-            self.log.line(level, &format!("{what} {} id={id}", refusal.text));
+            self.log.line(level, &format!("{what} {} id={id} token={token}", refusal.text));
             if last {
                 return Err(FAILED);
             }
@@ -221,16 +259,24 @@ impl Job<'_> {
         other: &Dependency,
         scope: &Scope,
     ) -> Result<(), Failure> {
-        let direct = self.plan.flags.is_on(Flag::DirectDownload);
+        let flags = &self.plan.flags;
+        let first = match (flags.is_on(Flag::DirectDownload), flags.is_on(Flag::ParallelArtifactTransfer)) {
+            (false, _) => DownloadFrom::Server,
+            (true, false) => DownloadFrom::Storage,
+            (true, true) => DownloadFrom::StorageInPieces,
+        };
         let what = format!("Downloading artifacts from {}...", place.name());
+        let token = short_token(&other.token);
         let mut failed = 0;
         loop {
-            let direct = direct && failed == 0;
-            let error = match self.try_download(place, guest.agent(), other, direct, scope).await {
+            let from = if failed == 0 { first } else { DownloadFrom::Server };
+            let error = match self.try_download(place, guest.agent(), other, from, scope).await {
                 Ok(Ok(storage)) => {
                     let host = storage.map(|storage| format!(" host={storage}")).unwrap_or_default();
                     let status = match place {
-                        ArtifactPlace::Server(_) => format!(" id={} responseStatus=200 OK", other.id),
+                        ArtifactPlace::Server(_) => {
+                            format!(" id={} responseStatus=200 OK token={token}", other.id)
+                        }
                         ArtifactPlace::Local { .. } => String::new(),
                     };
                     let text = format!("{what} ok{host}{status}");
@@ -248,7 +294,7 @@ impl Job<'_> {
             };
             let again = failed < tries;
             let level = if again { Level::Warning } else { Level::Error };
-            self.log.line(level, &format!("{what} {text} id={}", other.id));
+            self.log.line(level, &format!("{what} {text} id={} token={token}", other.id));
             if !again {
                 return Err(FAILED);
             }
@@ -263,10 +309,10 @@ impl Job<'_> {
         place: &ArtifactPlace,
         agent: &Guest,
         other: &Dependency,
-        direct: bool,
+        from: DownloadFrom,
         scope: &Scope,
     ) -> Result<Result<Option<String>, Undelivered>, Broken> {
-        let arrival = match self.control.unless_halted(scope, place.get(other, direct)).await? {
+        let arrival = match self.control.unless_halted(scope, place.get(other, from)).await? {
             Ok(arrival) => arrival,
             Err(refusal) => return Ok(Err(Undelivered::Refused(refusal))),
         };

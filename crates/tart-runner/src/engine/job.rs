@@ -148,6 +148,11 @@ impl<'a> Job<'a> {
         (self.progress.verdict(), self.log, self.timings, self.usage)
     }
 
+    /// How long ago the job began.
+    pub(super) fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     /// One stage with its tries.
     async fn stage(&mut self, planned: &PlannedStage) -> Result<(), Failure> {
         let stage = &planned.stage;

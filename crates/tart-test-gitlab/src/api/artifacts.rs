@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::multipart::Field;
 use axum::extract::{FromRequest, Multipart, Path, Request, State as Shares};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 
@@ -239,10 +239,31 @@ pub(crate) async fn stored(
         return shared.update(|state| violation(state, &call.what, problem));
     }
     match shared.read(|state| state.storage.get(&name).cloned()) {
-        Some((filename, content)) => file(&filename, content),
+        Some((filename, content)) => match part(&call.headers, &content) {
+            Some((range, part)) => {
+                let mut response = file(&filename, part);
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                response.headers_mut().insert(header::CONTENT_RANGE, range);
+                response
+            }
+            None => file(&filename, content),
+        },
         None => {
             let body = "<Error><Code>NoSuchKey</Code><Message>no such object</Message></Error>";
             (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "application/xml")], body).into_response()
         }
     }
+}
+
+/// The part that a request asks for with `Range: bytes=a-b`, and what is said of it.
+fn part(headers: &HeaderMap, content: &Bytes) -> Option<(HeaderValue, Bytes)> {
+    let range = headers.get(header::RANGE)?.to_str().ok()?.strip_prefix("bytes=")?;
+    let (start, end) = range.split_once('-')?;
+    let (start, end): (usize, usize) = (start.parse().ok()?, end.parse().ok()?);
+    let end = end.saturating_add(1).min(content.len());
+    let range = format!("bytes {start}-{}/{}", end.checked_sub(1)?, content.len());
+    (start < end)
+        .then(|| content.slice(start..end))
+        .zip(range.parse().ok())
+        .map(|(part, range)| (range, part))
 }

@@ -29,6 +29,7 @@ async fn what_a_job_leaves_behind_is_there_in_the_next() {
     let archive = Artifacts::paths(["out/", "missing/*.log", "$WHERE/*.txt"]).exclude(["out/**/*.pem"]);
     let spec = JobSpec::of(&project, make)
         .env("WHERE", "nowhere")
+        .env("RUNNER_GENERATE_ARTIFACTS_METADATA", "true")
         .artifacts(archive.name("build-$CI_COMMIT_REF_NAME").expire_in("1 week"))
         .artifacts(Artifacts::report("junit", "gzip", "junit.xml", "reports/*.xml"))
         .artifacts(Artifacts::report("sast", "raw", "gl-sast.json", "reports/sast.json"));
@@ -37,8 +38,11 @@ async fn what_a_job_leaves_behind_is_there_in_the_next() {
         "cat 'out/a b/ä ö.txt'; ./out/link; stat -c 'mode=%a time=%Y' out/run; readlink out/link",
         "echo size=$(stat -c %s out/sparse) last=$(tail -n 1 out/sparse) disk=$(du -k out/sparse | cut -f1)",
         "test -d out/empty && test ! -e out/key.pem && test ! -e reports && echo complete",
+        "sed -n 's/.*out.run.*sha256.:.\\([0-9a-f]*\\).*/\\1  out\\/run/p' build-main-metadata.json | sha256sum -c -",
+        "grep -q 'RUNNER_GENERATE_ARTIFACTS_METADATA.:..[,}]' build-main-metadata.json",
     ];
-    let second = scene.server.enqueue(JobSpec::of(&project, check).dependency(&first)).await;
+    let second = JobSpec::of(&project, check).env("FF_USE_PARALLEL_ARTIFACT_TRANSFER", "true");
+    let second = scene.server.enqueue(second.dependency(&first)).await;
     let tart = scene.run();
     assert_eq!(first.wait_finished(JOB).await, JobState::Success, "{}", first.log());
     assert_eq!(second.wait_finished(JOB).await, JobState::Success, "{}", second.log());
@@ -52,6 +56,7 @@ async fn what_a_job_leaves_behind_is_there_in_the_next() {
         "WARNING: missing/*.log: no matching files. Ensure that the artifact path is relative to the working directory (/builds/group/app)",
         "Uploading artifacts as \"archive\" to coordinator... 201 Created",
         "Uploading artifacts as \"junit\" to coordinator... 201 Created",
+        &format!("responseStatus=201 Created token={}", &first.token()["glcbt-".len()..][..9]),
     ] {
         assert!(log.contains(expected), "no {expected:?} in {log}");
     }
@@ -90,6 +95,7 @@ async fn what_a_job_leaves_behind_is_there_in_the_next() {
         "mode=750 time=981173106",
         "last=tail",
         "complete",
+        "out/run: OK",
     ] {
         assert!(log.contains(expected), "no {expected:?} in {log}");
     }

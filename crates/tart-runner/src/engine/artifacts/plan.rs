@@ -1,6 +1,6 @@
 //! From an entry of a job's artifacts to an upload. Pure.
 
-use tart_archive::{Format, Level, Purpose, Request};
+use tart_archive::{Format, Level, Purpose, Request, Statement};
 use tart_gitlab::ArtifactUpload;
 use tart_job::plan::JobPlan;
 use tart_spec::Artifact;
@@ -49,6 +49,7 @@ fn planned(
             level,
             purpose: Purpose::Artifacts,
             known: String::new(),
+            statement: Statement::default(),
         },
     })
 }
