@@ -28,7 +28,7 @@ enum Command {
     BootCheck(Rest),
     /// Measures speed, memory and disk, as ratios; `bench images` measures pulls and file systems of images,
     /// `bench network` what guests' networks carry, `bench services` what services cost,
-    /// `bench starts` how jobs start.
+    /// `bench starts` how jobs start, `bench archives` how fast artifacts leave guests and come into others.
     Bench(Rest),
 }
 
@@ -40,7 +40,7 @@ struct Rest {
 }
 
 /// Parts of Tart that have a bench of their own.
-const BENCHES: [&str; 4] = ["images", "network", "services", "starts"];
+const BENCHES: [&str; 5] = ["archives", "images", "network", "services", "starts"];
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {

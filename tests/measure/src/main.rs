@@ -1,5 +1,6 @@
 //! Measures Tart: `cargo xtask boot-check` and `cargo xtask bench`.
 
+mod archives;
 mod bench;
 mod boots;
 mod images;
@@ -26,6 +27,8 @@ enum Command {
     Network(network::Network),
     /// Starts services, compared with machines of their own.
     Services(services::Services),
+    /// Uploads and downloads artifacts, compared with programs in the same guest.
+    Archives(archives::Archives),
     /// Compares how jobs start: booted, from a snapshot, from the pool.
     Starts(starts::Starts),
 }
@@ -39,6 +42,7 @@ async fn main() -> ExitCode {
         Command::Images(images) => images.run().await,
         Command::Network(network) => network.run().await,
         Command::Services(services) => services.run().await,
+        Command::Archives(archives) => archives.run().await,
         Command::Starts(starts) => starts.run().await,
     };
     match done {
