@@ -64,6 +64,18 @@ impl Process {
         self.child.id().expect("its end was not waited for")
     }
 
+    /// The most memory that it had so far, in KiB.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn peak_kib(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a process has a status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process has memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+    }
+
     /// What it has printed so far, standard output and error together.
     #[must_use]
     pub fn output(&self) -> String {

@@ -9,6 +9,7 @@ mod exec;
 mod floods;
 mod images;
 mod jobs;
+mod large;
 mod netns;
 mod network;
 mod objects;

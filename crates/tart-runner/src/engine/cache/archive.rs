@@ -8,15 +8,10 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, try_unfold};
 use futures::{StreamExt, TryStreamExt};
 use tart_objects::ObjectError;
-use tokio::task::spawn_blocking;
-use tokio_util::io::ReaderStream;
 
 use super::keys::Key;
-use crate::cache::NewArchive;
+use crate::cache::{NewArchive, blocking, pieces};
 use crate::{CachePlace, CacheStore};
-
-/// Bytes of an archive that are read at once.
-const PIECE: usize = 64 * 1024;
 
 /// How long a request takes at most if a job asks for no limit.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -68,11 +63,8 @@ impl Archives {
         match &self.place {
             CachePlace::Host(scope) => {
                 let (store, scope, name) = (self.store.clone(), scope.clone(), key.name.clone());
-                let found = spawn_blocking(move || store.find(&scope, &name)).await;
-                match found.map_err(io::Error::other).flatten() {
-                    Ok(Some(file)) => {
-                        Ok(ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE).boxed())
-                    }
+                match blocking(move || store.find(&scope, &name)).await {
+                    Ok(Some(file)) => Ok(pieces(file).boxed()),
                     Ok(None) => Err(MISSING.to_owned()),
                     Err(error) => Err(format!("the cache cannot be read: {error}")),
                 }
@@ -91,7 +83,7 @@ impl Archives {
     /// A file for the archive of a key.
     pub(super) async fn create(&self, key: &Key) -> io::Result<(File, Pending)> {
         let (store, place, name) = (self.store.clone(), self.place.clone(), key.name.clone());
-        let created = spawn_blocking(move || match place {
+        let created = blocking(move || match place {
             CachePlace::Host(scope) => {
                 let archive = store.create(&scope, &name)?;
                 Ok((archive.writer()?, Pending::Host(archive)))
@@ -102,7 +94,7 @@ impl Archives {
                 Ok((file.try_clone()?, Pending::Object { file, name }))
             }
         });
-        created.await.map_err(io::Error::other).flatten()
+        created.await
     }
 
     /// Makes what was written the archive of its key. The error is for the job's log.
@@ -112,12 +104,9 @@ impl Archives {
                 let put = objects.store.put(&name, &key.shown, &file, self.limit());
                 put.await.map_err(|error| error.to_string())
             }
-            (Pending::Host(archive), _) => {
-                let kept = spawn_blocking(move || archive.keep()).await;
-                kept.map_err(io::Error::other)
-                    .flatten()
-                    .map_err(|error| format!("the cache cannot be kept: {error}"))
-            }
+            (Pending::Host(archive), _) => blocking(move || archive.keep())
+                .await
+                .map_err(|error| format!("the cache cannot be kept: {error}")),
             (Pending::Object { .. }, CachePlace::Host(_)) => Err("there is no object store".to_owned()),
         }
     }
