@@ -22,8 +22,8 @@ const AT_ONCE: usize = 4;
 pub(super) struct Ranges {
     http: reqwest::Client,
     url: Url,
-    /// The first piece, whose answer said how large the file is.
-    first: Option<Response>,
+    /// The first piece, whose answer said how large the file is, and how many bytes of it are still to come.
+    first: Option<(Response, u64)>,
     pieces: FuturesOrdered<BoxFuture<'static, Result<Bytes, ApiError>>>,
     next: u64,
     total: u64,
@@ -44,7 +44,7 @@ impl Ranges {
         Ok(Self {
             http: http.clone(),
             url: url.clone(),
-            first: Some(response),
+            first: Some((response, PIECE.min(total))),
             pieces: FuturesOrdered::new(),
             next: PIECE,
             total,
@@ -53,9 +53,13 @@ impl Ranges {
 
     /// The next piece; `None` at the end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
-        if let Some(first) = &mut self.first {
+        if let Some((first, left)) = &mut self.first {
             if let Some(chunk) = first.chunk().await.map_err(transport)? {
+                *left = left.checked_sub(chunk.len() as u64).ok_or_else(|| wrong("it gave more"))?;
                 return Ok(Some(chunk));
+            }
+            if *left > 0 {
+                return Err(wrong("it gave less"));
             }
             self.first = None;
         }
