@@ -121,7 +121,7 @@ impl Store {
     }
 
     /// Its own directory, then the machine's.
-    pub(crate) fn roots(&self) -> impl Iterator<Item = &Path> {
+    pub fn roots(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(self.root()).chain(self.shared.as_deref().map(Self::root))
     }
 

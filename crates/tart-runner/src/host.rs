@@ -205,7 +205,7 @@ impl HostSetup {
             return None;
         };
         // Images are verified objects of the store, or the administrator's own.
-        let mut later_images = vec![self.images.store().root().to_owned()];
+        let mut later_images: Vec<_> = self.images.store().roots().map(Path::to_owned).collect();
         later_images
             .extend(self.config.image.iter().filter(|image| image.starts_with('/')).map(PathBuf::from));
         let spec = MachineSpec {

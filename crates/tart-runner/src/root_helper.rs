@@ -1,6 +1,8 @@
 //! `tart root-helper`: what only root can do, for a runner that is not root.
 
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,12 +89,14 @@ pub async fn serve(
     if let Err(error) = raise_limit() {
         tracing::warn!(%error, "The limit of open files cannot be raised");
     }
+    let unheard = |source| RootHelperError::Listen { path: options.socket.clone(), source };
+    // Before anything else is made there, which nobody else may look at.
+    open_directory(&options.socket).map_err(|error| unheard(error.into()))?;
     let isolation = Isolation::new(&options.isolation)?;
     let monitors = MonitorServer::new(isolation, vec![options.program])?;
     let networks = NetworkServerOptions { namespace: None, ready: READY, most: options.guests };
     let networks = NetworkServer::start(networks).await?;
     let servers = Arc::new(Servers { monitors, networks });
-    let unheard = |source| RootHelperError::Listen { path: options.socket.clone(), source };
     let listener = Listener::bind(&options.socket, options.user).map_err(unheard)?;
     ready();
     // Every guest has a network and a monitor.
@@ -136,6 +140,17 @@ async fn serve_one(servers: &Servers, connection: Connection, peer: Peer) -> Res
         }
         Open::Monitor => serve_monitor(&servers.monitors, &connection, peer).await,
     }
+}
+
+/// Makes the directory of the socket if it is missing, so that its user can get there.
+fn open_directory(socket: &Path) -> io::Result<()> {
+    let Some(directory) = socket.parent() else { return Ok(()) };
+    DirBuilder::new().recursive(true).mode(0o711).create(directory)?;
+    if socket == Path::new(DEFAULT_SOCKET) {
+        // A runner that is root has made it for itself.
+        fs::set_permissions(directory, Permissions::from_mode(0o711))?;
+    }
+    Ok(())
 }
 
 /// Each guest takes some descriptors.

@@ -16,7 +16,7 @@ use tart_e2e::{Config, JOB, Process, SOON, Scene, program};
 use tart_test_gitlab::{Image, JobSpec, JobState, Variable};
 use tart_test_registry::{Options, TestRegistry, samples};
 
-use crate::packaging::{UNPRIVILEGED, as_a_service};
+use crate::packaging::{UNPRIVILEGED, as_a_service, bounded};
 
 /// A shell function that says whether a server at `host port` says hello.
 const SCAN: &str = "scan() { timeout 5 bash -c \"exec 3<>/dev/tcp/$1/$2 && grep -q hello <&3\" 2>/dev/null && echo \"found: $1 $2\" || echo \"nothing: $1 $2\"; }";
@@ -234,14 +234,15 @@ async fn a_runner_without_any_right_has_networks_and_users_by_the_root_helper() 
     std::fs::set_permissions(place.path(), Permissions::from_mode(0o755)).expect("it is this user's");
     let config = Config::default().network(POLICY).microvm(&format!("root_helper = {socket:?}"));
     let scene = Scene::start(&config.microvm("pool = { policy = [{ idle_count = 1 }] }")).await;
-    let mut command = tokio::process::Command::new(program());
+    let mut command = bounded("tart-root-helper", 0);
+    command.arg(program());
     command
         .args(["root-helper", "--user", &UNPRIVILEGED.to_string(), "--guests", "8", "--socket"])
         .arg(&socket);
     let mut helper = Process::start(command);
     helper.wait_output("The root helper is ready", SOON).await;
 
-    let mut tart = as_a_service(&scene);
+    let mut tart = as_a_service(&scene, "tart", UNPRIVILEGED);
     tart.wait_output("A machine is ready for a job", JOB).await;
     let mut lines = vec![SCAN.to_owned()];
     lines.extend(
@@ -264,7 +265,7 @@ async fn a_runner_without_any_right_has_networks_and_users_by_the_root_helper() 
     assert!(processes.is_empty(), "they outlive the runner: {processes:?}");
     job.fail("runner_system_failure");
 
-    let mut tart = as_a_service(&scene);
+    let mut tart = as_a_service(&scene, "tart", UNPRIVILEGED);
     let job = scene.server.enqueue(JobSpec::script(["echo again"]).env("GIT_STRATEGY", "none")).await;
     assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
     tart.signal(Signal::QUIT);

@@ -24,7 +24,7 @@ fn read(name: &str) -> String {
 /// The units with the program under test as theirs, since it is not installed.
 fn units() -> (TempDir, Vec<PathBuf>) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let paths = ["tart.service", "tart-root.service"].map(|name| {
+    let paths = ["tart.service", "tart-root.service", "tart-root-helper.service"].map(|name| {
         let path = directory.path().join(name);
         let text = read(&format!("systemd/{name}")).replace("/usr/bin/tart", &program().to_string_lossy());
         std::fs::write(&path, text).expect("it can be written");
@@ -56,7 +56,7 @@ fn units_are_understood_by_systemd() {
 fn units_leave_the_service_little() {
     let (_directory, units) = units();
     // Tenths of systemd's ten points of exposure: 96 is a unit without any hardening.
-    for (unit, most) in units.iter().zip(["30", "50"]) {
+    for (unit, most) in units.iter().zip(["30", "50", "50"]) {
         let mut security = Command::new("systemd-analyze");
         security.args(["security", "--offline=true", "--no-pager", "--threshold", most]).arg(unit);
         succeed(security);
@@ -84,30 +84,37 @@ fn the_services_user_is_in_the_group_of_kvm_and_has_the_configuration() {
     assert_eq!(user.split(':').nth(2), Some(owner.to_string().as_str()));
 }
 
-/// A setting of the unit of the ordinary user.
-fn setting(key: &str) -> String {
-    let unit = read("systemd/tart.service");
-    let value = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    value.unwrap_or_else(|| panic!("the unit has no {key}")).to_owned()
+/// A setting of a unit; one that is given several times is all of these.
+fn setting(unit: &str, key: &str) -> String {
+    let unit = read(&format!("systemd/{unit}.service"));
+    let values: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect();
+    assert!(!values.is_empty(), "the unit has no {key}");
+    values.join(" ")
 }
 
-/// The program as the unit runs it: as an ordinary user without any right, and with the unit's command line.
-pub(crate) fn as_a_service(scene: &Scene) -> Process {
+/// A command with the user and the capabilities that a unit gives, without its program.
+pub(crate) fn bounded(unit: &str, user: u32) -> tokio::process::Command {
+    let bounds = setting(unit, "CapabilityBoundingSet").to_lowercase();
+    let bounds: Vec<String> = bounds.split_whitespace().map(|name| name.replace("cap_", ",+")).collect();
+    let mut command = tokio::process::Command::new("setpriv");
+    command.args([format!("--reuid={user}"), format!("--regid={user}")]);
+    command.args(["--clear-groups", "--no-new-privs", "--inh-caps=-all"]);
+    command.args([format!("--bounding-set=-all{}", bounds.concat()), "--".to_owned()]);
+    command
+}
+
+/// The program as a unit runs it: with its command line, as this user and with its capabilities.
+pub(crate) fn as_a_service(scene: &Scene, unit: &str, user: u32) -> Process {
     // Build directories are often out of reach of other users.
     std::fs::copy(program(), scene.path("tart")).expect("the program can be copied");
-    let owner = format!("{UNPRIVILEGED}:{UNPRIVILEGED}");
     let mut chown = Command::new("chown");
-    succeed({
-        chown.args(["-R", &owner]).arg(scene.directory());
-        chown
-    });
-    let line = setting("ExecStart").replace("/etc/tart/config.toml", &scene.config().to_string_lossy());
+    chown.args(["-R", &format!("{user}:{user}")]).arg(scene.directory());
+    succeed(chown);
+    let line = setting(unit, "ExecStart").replace("/etc/tart/config.toml", &scene.config().to_string_lossy());
     let mut words = line.split_whitespace();
     assert_eq!(words.next(), Some("/usr/bin/tart"));
 
-    let mut command = tokio::process::Command::new("setpriv");
-    command.args([format!("--reuid={UNPRIVILEGED}"), format!("--regid={UNPRIVILEGED}")]);
-    command.args(["--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--"]);
+    let mut command = bounded(unit, user);
     command.arg(scene.path("tart")).args(words).current_dir(scene.directory());
     command.env_clear().env("HOME", scene.path("home")).env("TMPDIR", scene.path("tmp"));
     for name in ["PATH", "TART_ASSETS_DIR", "TART_TIME_FACTOR"] {
@@ -122,21 +129,33 @@ async fn a_service_without_any_right_serves_gitlab() {
     let scene = Scene::start(&Config::default()).await;
     let project = scene.server.create_project("group/app").await;
     project.commit_file("hello.txt", "hello from git\n").await;
-    let mut tart = as_a_service(&scene);
+    let mut tart = as_a_service(&scene, "tart", UNPRIVILEGED);
     let script = ["cat hello.txt", "echo user=$(id -u)", "echo it runs", "sleep 1", "echo it went on"];
     let job = scene.server.enqueue(JobSpec::of(&project, script)).await;
     job.wait_log_contains("it runs", JOB).await;
 
     // What `systemctl reload` and then `systemctl stop` do.
-    assert!(setting("ExecReload").contains("-HUP"));
+    assert!(setting("tart", "ExecReload").contains("-HUP"));
     tart.signal(Signal::HUP);
     tart.wait_output("Configuration loaded", SOON).await;
-    assert_eq!(setting("KillSignal"), "SIGQUIT");
+    assert_eq!(setting("tart", "KillSignal"), "SIGQUIT");
     tart.signal(Signal::QUIT);
     assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
     assert!(tart.wait(SOON).await.success(), "systemd would take the end for a failure");
     for expected in ["hello from git", "user=0", "it went on"] {
         assert!(job.log().contains(expected), "no {expected:?} in {}", job.log());
     }
+    scene.finish();
+}
+
+#[tokio::test]
+async fn the_capabilities_of_roots_unit_are_enough_for_networks_in_namespaces() {
+    assert!(rustix::process::geteuid().is_root(), "only root makes networks in namespaces");
+    let scene = Scene::start(&Config::default().network("mode = \"netns\"")).await;
+    let tart = as_a_service(&scene, "tart-root", 0);
+    tart.wait_output("Tart is ready for jobs", JOB).await;
+    let job = scene.server.enqueue(JobSpec::script(["getent hosts gitlab.com || echo no name"])).await;
+    assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
+    scene.drain(tart).await;
     scene.finish();
 }

@@ -9,7 +9,7 @@ use super::facts::{Cgroup, Device, Facts, Forwarding, Program, User};
 use crate::output::bytes;
 
 /// Users that jailed machines get, one each. No account of a host should have one of these.
-pub(super) const JAIL_UIDS: Range<u64> = 1_900_000_000..1_900_065_536;
+pub(super) const JAIL_UIDS: Range<u64> = 1_879_048_192..1_879_052_288;
 
 /// Controllers that bound what a machine takes of the host.
 const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "io"];

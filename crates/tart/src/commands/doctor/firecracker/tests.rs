@@ -62,7 +62,7 @@ fn a_host_that_lacks_nothing_is_told_what_was_looked_at() {
     ok    swap       none
     ok    ksm        off
     ok    smt        off
-    ok    uids       1900000000 to 1900065535 are free for machines
+    ok    uids       1879048192 to 1879052287 are free for machines
     ");
 }
 
@@ -111,7 +111,7 @@ fn a_new_installation_is_led_through_all_steps() {
         swap: 4 << 30,
         ksm: true,
         smt: true,
-        taken_uids: vec![("containers".into(), 1_900_000_000..1_900_065_536)],
+        taken_uids: vec![("containers".into(), 1_879_048_192..1_879_052_288)],
         ..good()
     };
     insta::assert_snapshot!(problems(&facts, wanted()), @r#"
@@ -150,7 +150,7 @@ fn a_new_installation_is_led_through_all_steps() {
     warn  smt        two threads share a core
                      why: a guest may learn of what another does on the same core
                      fix: echo off >/sys/devices/system/cpu/smt/control (`nosmt` on the kernel's command line), if jobs do not trust each other
-    warn  uids       containers has 1900000000 to 1900065535 of the users of machines
+    warn  uids       containers has 1879048192 to 1879052287 of the users of machines
                      why: a jailed machine could touch what belongs to that account
                      fix: give it others in /etc/passwd or /etc/subuid (`usermod --del-subuids`)
     "#);
