@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::CacheStore;
 use crate::guest::{Factory, Pool, template_disks};
+pub use jailer::named as named_jailer;
 pub(crate) use places::Places;
 
 /// Name of the file with the result of the KVM probe, in the state directory.

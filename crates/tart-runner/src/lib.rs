@@ -18,4 +18,6 @@ pub use cache::{CachePlace, CacheScope, CacheStore, ObjectCaches};
 pub use engine::{
     JobLogSink, JobObserver, JobReport, JobRun, JobSession, JobSignal, JobUsage, NoObserver, Timings, run_job,
 };
-pub use host::{HostError, HostSetup, PrepareOptions, firecracker_program, open_images, run_root};
+pub use host::{
+    HostError, HostSetup, PrepareOptions, firecracker_program, named_jailer, open_images, run_root,
+};

@@ -15,9 +15,15 @@ const NONE: &str = "none";
 /// The jailer, if guests on this Firecracker run in jails: the one that the configuration or the environment names, or for
 /// root the one that is installed.
 pub(super) fn program(config: &MicroVm, firecracker: &Path) -> Option<PathBuf> {
-    let named = config.jailer.clone().or_else(|| variable(JAILER));
+    let named = named(config);
     let is_root = rustix::process::geteuid().is_root();
     chosen(named, || tart_vmm::installed_jailer(firecracker).filter(|_| is_root))
+}
+
+/// The jailer that the configuration or the environment names.
+#[must_use]
+pub fn named(config: &MicroVm) -> Option<PathBuf> {
+    config.jailer.clone().or_else(|| variable(JAILER))
 }
 
 /// Why that is a risk, if there is no jail.

@@ -56,7 +56,7 @@ pub(super) fn quick(config: &MicroVm, service: Option<&str>) -> Vec<Check> {
     let mut checks = vec![user()];
     let binary = firecracker_program(config);
     let firecracker = binary.is_some();
-    match binary.map(|binary| system::facts(binary, service)) {
+    match binary.map(|binary| system::facts(config, binary, service)) {
         Some(Ok(facts)) => checks.extend(firecracker::findings(&facts, Wanted::of(config))),
         Some(Err(text)) => checks.push(Check::fail("service", text, "or name another by `--user`")),
         None => checks.push(program("qemu", "qemu-system-x86_64", "qemu-system-x86", true)),

@@ -40,6 +40,8 @@ pub(super) struct Facts {
     pub(super) ksm: bool,
     /// Two threads share a core.
     pub(super) smt: bool,
+    /// Users and groups of machines.
+    pub(super) uids: Range<u64>,
     /// Users of this host and ranges for their namespaces, by name.
     pub(super) taken_uids: Vec<(String, Range<u64>)>,
 }

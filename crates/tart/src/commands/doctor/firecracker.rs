@@ -8,9 +8,6 @@ use super::check::Check;
 use super::facts::{Cgroup, Device, Facts, Forwarding, Program, User};
 use crate::output::bytes;
 
-/// Users that jailed machines get, one each. No account of a host should have one of these.
-pub(super) const JAIL_UIDS: Range<u64> = 1_879_048_192..1_879_052_288;
-
 /// Controllers that bound what a machine takes of the host.
 const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "io"];
 
@@ -312,7 +309,11 @@ fn smt(on: bool) -> Check {
 
 fn uids(facts: &Facts) -> Check {
     const WHAT: &str = "uids";
-    let Range { start, end } = JAIL_UIDS;
+    let Range { start, end } = facts.uids.clone();
+    if start == end {
+        return Check::warn(WHAT, "`uid_count` is 0", "remove `uid_count = 0` from the configuration")
+            .because("all monitors run as the service's own user");
+    }
     let overlaps = |taken: &Range<u64>| taken.start < end && start < taken.end;
     match facts.taken_uids.iter().find(|(_, range)| overlaps(range)) {
         None => Check::ok(WHAT, format!("{start} to {} are free for machines", end - 1)),

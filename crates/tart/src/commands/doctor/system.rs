@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::Access;
+use tart_config::MicroVm;
 
 use super::facts::{Cgroup, Cpu, Device, Facts, Forwarding, Program, User};
 
 /// Where cgroup v2 is mounted, as systemd and containers have it.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The facts of this host. `firecracker` is the program; the service runs as `user`, or as who asks.
+/// The facts of this host for a configuration. `firecracker` is the program; the service runs as `user`, or as who asks.
 ///
 /// # Errors
 /// There is no such user.
-pub(super) fn facts(firecracker: PathBuf, user: Option<&str>) -> Result<Facts, String> {
+pub(super) fn facts(config: &MicroVm, firecracker: PathBuf, user: Option<&str>) -> Result<Facts, String> {
     let (passwd, groups) = (read("/etc/passwd"), read("/etc/group"));
     let own = rustix::process::geteuid().as_raw();
     let user = match user {
@@ -29,7 +30,10 @@ pub(super) fn facts(firecracker: PathBuf, user: Option<&str>) -> Result<Facts, S
     let kvm = device(Path::new("/dev/kvm"));
     let open = |path| fs::File::options().read(true).write(true).open(path).map(drop);
     let kvm_open = (user.uid == own).then(|| open("/dev/kvm").map_err(|error| error.to_string()));
-    let jailer = firecracker.with_file_name("jailer");
+    let jailer = tart_runner::named_jailer(config)
+        .or_else(|| tart_vmm::installed_jailer(&firecracker))
+        .unwrap_or_else(|| firecracker.with_file_name("jailer"));
+    let first = u64::from(config.uid_base);
     let mut taken_uids = accounts(&passwd);
     taken_uids.extend(subordinate(&read("/etc/subuid")));
     Ok(Facts {
@@ -57,6 +61,7 @@ pub(super) fn facts(firecracker: PathBuf, user: Option<&str>) -> Result<Facts, S
         swap: swap(&read("/proc/meminfo")),
         ksm: read("/sys/kernel/mm/ksm/run").trim() == "1",
         smt: read("/sys/devices/system/cpu/smt/active").trim() == "1",
+        uids: first..first + u64::from(config.uid_count),
         taken_uids,
         user,
     })
@@ -217,10 +222,10 @@ mod tests {
 
     #[test]
     fn this_host_has_facts() {
-        let facts = facts("/nonexistent/firecracker".into(), None).unwrap();
+        let facts = facts(&MicroVm::default(), "/nonexistent/firecracker".into(), None).unwrap();
         assert!(facts.firecracker.said.is_err());
         assert!(!facts.taken_uids.is_empty());
-        let error = super::facts("x".into(), Some("no-such-user")).unwrap_err();
+        let error = super::facts(&MicroVm::default(), "x".into(), Some("no-such-user")).unwrap_err();
         insta::assert_snapshot!(error, @"there is no user no-such-user: make it with `systemd-sysusers` or `useradd --system no-such-user`");
     }
 }

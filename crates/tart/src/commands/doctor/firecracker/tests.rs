@@ -18,6 +18,7 @@ fn good() -> Facts {
         user: User { name: "root".into(), uid: 0, gids: vec![0] },
         firecracker: program("firecracker", "Firecracker v1.16.1\n"),
         jailer: program("jailer", "Jailer v1.16.1\n"),
+        uids: 1_879_048_192..1_879_052_288,
         nft: program("nft", "nftables v1.0.6 (Lester Gooch #5)\n"),
         tun: device,
         forwarding: Forwarding::Possible,
