@@ -22,6 +22,7 @@ async fn help_lists_the_commands() {
       lint         Check the configuration file
       assets       Build, list, check and remove what guests boot from
       image        Pull, list, import and remove images of jobs
+      root-helper  Do for an unprivileged `tart run` what only root can do
       doctor       Check whether this host can run jobs
       version      Print the version
       completions  Print completions of the command line for a shell
