@@ -18,7 +18,7 @@ needed_packages=(
 )
 
 # What only the tests need.
-test_packages=(git-lfs iproute2 nftables busybox-static uidmap util-linux passwd docker-registry skopeo umoci buildah apache2-utils attr unzip systemd)
+test_packages=(git-lfs iproute2 nftables busybox-static uidmap util-linux passwd docker-registry skopeo umoci buildah apache2-utils attr curl unzip zip systemd)
 
 # Installs the packages that are missing. Without any, apt is not asked.
 install_packages() {

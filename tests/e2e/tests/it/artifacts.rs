@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use tart_e2e::{Config, JOB, Scene};
-use tart_test_gitlab::{Artifacts, Endpoint, Fault, JobSpec, JobState, Options, TestGitlab};
+use tart_test_gitlab::{Artifacts, Endpoint, Fault, JobHandle, JobSpec, JobState, Options, TestGitlab};
 
 /// What Info-ZIP makes of an archive.
 fn info_zip(program: &str, arguments: &[&str], archive: &Path) -> String {
@@ -191,6 +191,60 @@ async fn servers_that_refuse_artifacts_are_asked_again_where_that_helps() {
     assert_eq!(lost.wait_finished(JOB).await, JobState::Failed, "{}", lost.log());
     assert!(lost.log().contains("the server has no such artifacts"), "{}", lost.log());
     assert!(!lost.log().contains("\nunreachable"), "{}", lost.log());
+    scene.drain(tart).await;
+    scene.finish();
+}
+
+/// What the official runner sends with every request (the server is strict).
+const HEADERS: [&str; 4] = [
+    "--header",
+    "X-Request-Id: 0123456789ab4def8123456789abcdef",
+    "--user-agent",
+    "gitlab-runner 19.4.0 (HEAD; go1.25; linux/amd64)",
+];
+
+/// Runs curl against the API of artifacts `of` a job, as the official runner of a running job would.
+async fn curl(scene: &Scene, job: &JobHandle, of: &JobHandle, arguments: &[&str], query: &str) {
+    let url = format!("{}/api/v4/jobs/{}/artifacts{query}", scene.server.url(), of.id());
+    let token = format!("JOB-TOKEN: {}", job.token());
+    let mut curl = tokio::process::Command::new("curl");
+    curl.args(["--silent", "--show-error", "--fail-with-body", "--header", &token])
+        .args(HEADERS)
+        .args(arguments)
+        .arg(url);
+    let output = curl.output().await.expect("curl is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
+}
+
+#[tokio::test]
+async fn curl_gets_what_a_job_left_and_jobs_get_what_curl_left() {
+    let scene = Scene::start(&Config::default()).await;
+    let bare = |lines: [&str; 2]| JobSpec::script(lines).env("GIT_STRATEGY", "none");
+    let artifacts = Artifacts::paths(["out"]);
+    let left =
+        bare(["mkdir out; seq 100000 > out/numbers", "echo 'a line' > 'out/ä b'"]).artifacts(artifacts);
+    let left = scene.server.enqueue(left).await;
+    let tart = scene.run();
+    assert_eq!(left.wait_finished(JOB).await, JobState::Success, "{}", left.log());
+    // What is made and sent by others is as good.
+    let tree = scene.path("tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("by curl"), "of zip and curl\n").unwrap();
+    let made = Command::new("zip").args(["-qr", "../made.zip", "."]).current_dir(&tree).status();
+    assert!(made.expect("zip is installed").success());
+    let given = bare(["echo it runs", "sleep 20"]).artifacts(Artifacts::paths(["none"])).dependency(&left);
+    let given = scene.server.enqueue(given).await;
+    given.wait_log_contains("it runs", JOB).await;
+    let got = scene.path("got.zip");
+    curl(&scene, &given, &left, &["--output", &got.to_string_lossy()], "").await;
+    assert_eq!(std::fs::read(&got).unwrap(), &*left.artifacts()[0].content);
+    assert_eq!(info_zip("unzip", &["-Z1"], &got), "out/\nout/numbers\nout/ä b\n");
+    let form = format!("file=@{}", scene.path("made.zip").display());
+    curl(&scene, &given, &given, &["--form", &form], "?artifact_type=archive&artifact_format=zip").await;
+    assert_eq!(given.wait_finished(JOB).await, JobState::Success, "{}", given.log());
+    let next = scene.server.enqueue(bare(["cat 'by curl'", "stat -c %s 'by curl'"]).dependency(&given)).await;
+    assert_eq!(next.wait_finished(JOB).await, JobState::Success, "{}", next.log());
+    assert!(next.log().contains("of zip and curl"), "{}", next.log());
     scene.drain(tart).await;
     scene.finish();
 }
