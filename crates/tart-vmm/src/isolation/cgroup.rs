@@ -139,19 +139,19 @@ impl fmt::Display for Cgroups {
     }
 }
 
-/// The files of a cgroup that hold its limits.
+/// The files of a cgroup that hold its limits; 0 is none.
 fn files(limits: &Limits, controllers: &[&str], device: Option<(u32, u32)>) -> Vec<(&'static str, String)> {
     let has = |name: &str| controllers.contains(&name);
     let mut files = Vec::new();
-    if has("memory") {
+    if has("memory") && limits.memory > 0 {
         files.push(("memory.max", limits.memory.to_string()));
         // All of it or nothing: a monitor without one of its threads would be of no use.
         files.push(("memory.oom.group", "1".to_owned()));
     }
-    if has("pids") {
+    if has("pids") && limits.threads > 0 {
         files.push(("pids.max", limits.threads.to_string()));
     }
-    if has("cpu") {
+    if has("cpu") && limits.processors > 0 {
         files.push(("cpu.max", format!("{} {PERIOD}", u64::from(limits.processors) * PERIOD)));
     }
     if let (true, Some((bytes, _)), Some((major, minor))) = (has("io"), &limits.bandwidth, device) {
@@ -236,6 +236,7 @@ mod tests {
         ");
         assert_eq!(shown(&["io", "pids"], None), "pids.max = 200\n");
         assert_eq!(shown(&[], Some((1, 2))), "");
+        assert!(files(&Limits::default(), &CONTROLLERS, None).is_empty());
     }
 
     #[test]

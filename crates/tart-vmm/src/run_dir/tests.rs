@@ -110,7 +110,7 @@ fn what_is_in_a_machines_cgroup_ends_with_its_directory() {
     let isolation = Isolation::new(&options).unwrap();
     let (one, other) = (RunDir::create(root.path()).unwrap(), RunDir::create(root.path()).unwrap());
     let (mut machine, mut twin) = (one.machine("job-1").unwrap(), other.machine("job-1").unwrap());
-    let limits = Limits { threads: 100, memory: 1 << 30, ..Limits::default() };
+    let limits = Limits::of(1 << 30, 1 << 20, 2);
     machine.confine(&isolation, &limits).unwrap();
     twin.confine(&isolation, &limits).unwrap();
     assert_ne!(machine.cgroup(), twin.cgroup());
@@ -129,6 +129,11 @@ fn what_is_in_a_machines_cgroup_ends_with_its_directory() {
     let own = lines.find_map(|line| line.unwrap().strip_prefix("0::/").map(str::to_owned)).unwrap();
     assert!(own.ends_with(&format!("{name}/job-1-{}-0", std::process::id())), "{own}");
     let cgroup = machine.cgroup().unwrap().to_owned();
+    let limits = [("memory.max", "1074790400\n"), ("pids.max", "256\n"), ("cpu.max", "300000 100000\n")];
+    for (file, expected) in limits.map(|(file, expected)| (cgroup.join(file), expected)) {
+        // Where the host has left the controller to this hierarchy.
+        assert!(!file.exists() || fs::read_to_string(&file).unwrap() == expected, "{}", file.display());
+    }
     // Its processes are zombies until they are waited for, which counts as their end.
     drop(machine);
     assert_eq!(child.wait().unwrap().signal(), Some(9));
