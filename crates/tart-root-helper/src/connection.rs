@@ -23,8 +23,8 @@ use crate::{Answer, HelperError, Open};
 /// Longest message, in bytes: what a packet socket takes without settings of the host.
 pub const MAX_MESSAGE: usize = 128 << 10;
 
-/// Most descriptors with a message.
-pub const MAX_DESCRIPTORS: usize = 16;
+/// Most descriptors with a message: those of a machine with all its disks.
+pub const MAX_DESCRIPTORS: usize = 96;
 
 /// One object of the host, seen from either side.
 #[derive(Debug)]

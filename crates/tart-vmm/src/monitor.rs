@@ -1,12 +1,12 @@
 //! Starting monitors: by this process, or by the root helper for a process without privileges.
 
+mod handed;
 mod helped;
 mod here;
-mod opened;
 mod serve;
 
 use std::{
-    os::fd::{AsFd, OwnedFd, RawFd},
+    os::fd::{OwnedFd, RawFd},
     path::PathBuf,
     sync::Arc,
 };
@@ -88,7 +88,8 @@ impl Starter {
         descriptors: Vec<Arc<OwnedFd>>,
         held: (Option<Identity>, Option<PathBuf>),
     ) -> Result<(Process, OwnedFd), VmmError> {
-        let failed = |e| VmmError::system(format!("run {}", wanted.program.display()), e);
+        let program = wanted.program.display().to_string();
+        let failed = |e| VmmError::system(format!("run {program}"), e);
         let (said, stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|e| VmmError::system("make a pipe", e))?;
         let process = match self {
@@ -96,11 +97,7 @@ impl Starter {
                 let launch = here::launch(&wanted, descriptors, stderr, held).map_err(failed)?;
                 launcher.launch(launch).await.map_err(failed)?
             }
-            Self::Helper(socket) => {
-                let mut all: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-                all.push(stderr.as_fd());
-                helped::start(socket, &wanted, &all).await?
-            }
+            Self::Helper(socket) => helped::start(socket, wanted, &descriptors, &stderr).await?,
         };
         Ok((process, said))
     }

@@ -1,7 +1,7 @@
 //! The root helper's side: monitors for a runner without privileges.
 //!
 //! The runner names what it wants; it gets no more than a process of the machine's own user, in a root directory of files
-//! that the runner's user can open itself, running one of the programs that the helper was told of.
+//! that the runner has opened itself, running one of the programs that the helper was told of.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use std::{
 
 use tart_root_helper::{Answer, Connection, HelperError, Peer};
 
-use super::{Begun, Ended, Wanted, here, opened::Opened};
+use super::{Begun, Ended, Wanted, handed::Handed, here};
 use crate::{
     Isolation, Limits, VmmError,
     isolation::Confinement,
@@ -62,28 +62,29 @@ impl MonitorServer {
         peer: Peer,
     ) -> Result<(Process, Held), String> {
         check(&wanted, descriptors.len(), &self.programs)?;
+        let mut descriptors = descriptors;
+        let files = descriptors.split_off(wanted.numbers.len() + 1);
+        let handed = Handed::new(&wanted, files, peer)?;
         let limits = Limits::of(wanted.memory, 0, wanted.vcpus);
         let confinement = self.isolation.confine(&wanted.machine, &limits);
         let held = Held(confinement.map_err(|error| describe(&error))?);
         let identity = held.0.identity().ok_or("machines have no users of their own here")?;
         let cgroup = held.0.cgroup.clone();
-        let prepare = move || -> Result<(Launch, Opened), String> {
-            let mut descriptors: Vec<_> = descriptors;
+        let prepare = move || -> Result<(Launch, Handed), String> {
             let stderr = descriptors.pop().ok_or("its standard error is missing")?;
             let descriptors = descriptors.into_iter().map(Arc::new).collect();
-            let opened = Opened::open(&wanted, peer)?;
             let failed = |error: io::Error| format!("cannot prepare {}: {error}", wanted.machine);
-            opened.give(identity).map_err(failed)?;
-            let places = opened.places.clone();
+            handed.give(identity).map_err(failed)?;
+            let places = handed.places.clone();
             let launch =
                 here::prepared(&wanted, descriptors, stderr, places, Some(identity), cgroup.as_deref());
-            Ok((launch.map_err(failed)?, opened))
+            Ok((launch.map_err(failed)?, handed))
         };
         let prepared = tokio::task::spawn_blocking(prepare).await;
-        let (launch, opened) = prepared.map_err(|_| "the preparation was interrupted".to_owned())??;
+        let (launch, handed) = prepared.map_err(|_| "the preparation was interrupted".to_owned())??;
         let program = launch.program.clone();
         let launched = self.launcher.launch(launch).await;
-        drop(opened);
+        drop(handed);
         let process = launched.map_err(|error| format!("cannot run {}: {error}", program.display()))?;
         Ok((process, held))
     }
@@ -152,7 +153,7 @@ fn check(wanted: &Wanted, descriptors: usize, programs: &[PathBuf]) -> Result<()
         return Err("there are too many arguments, or too long ones".to_owned());
     }
     let distinct: BTreeSet<_> = numbers.iter().collect();
-    if descriptors != numbers.len() + 1 || distinct.len() != numbers.len() {
+    if descriptors <= numbers.len() || distinct.len() != numbers.len() {
         return Err("descriptors and their numbers do not fit".to_owned());
     }
     if let Some(number) = numbers.iter().find(|number| !NUMBERS.contains(number)) {

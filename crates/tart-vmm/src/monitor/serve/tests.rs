@@ -33,7 +33,7 @@ fn a_runner_gets_programs_and_paths_that_are_as_they_should_be() {
     insta::assert_snapshot!(refusal(|w| w.args = vec!["x".repeat(MAX_ARGUMENT + 1)]), @"there are too many arguments, or too long ones");
     insta::assert_snapshot!(refusal(|w| w.args = vec![String::new(); MAX_ARGUMENTS + 1]), @"there are too many arguments, or too long ones");
     insta::assert_snapshot!(refusal(|w| w.args = vec!["a\0b".into()]), @"there are too many arguments, or too long ones");
-    insta::assert_snapshot!(refusal(|w| w.numbers = vec![100]), @"descriptors and their numbers do not fit");
+    insta::assert_snapshot!(refusal(|w| w.numbers = vec![100, 101, 102]), @"descriptors and their numbers do not fit");
     insta::assert_snapshot!(refusal(|w| w.numbers = vec![100, 100]), @"descriptors and their numbers do not fit");
     insta::assert_snapshot!(refusal(|w| w.numbers = vec![100, 2]), @"2 is no number of a descriptor");
     insta::assert_snapshot!(refusal(|w| w.dir = "run/job-1".into()), @"`run/job-1` is no plain absolute path");
