@@ -1,5 +1,7 @@
 //! Everything that is decided about a job before it runs.
 
+mod direct;
+
 use std::collections::{HashMap, HashSet};
 
 use tart_spec::JobPayload;
@@ -19,6 +21,7 @@ use crate::scripts::{
 use crate::settings::{GitStrategy, JobSettings, SettingDefaults};
 use crate::stages::{AFTER_SCRIPT, Place, PlannedStage, Stage, stages};
 use crate::variables::{JobVariables, job_timeout};
+pub use direct::DirectWork;
 
 /// Why a job cannot be planned: a mistake of its configuration or the runner's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -13,9 +13,12 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use housekeeping::running_on;
 pub use housekeeping::{cleanup, clear_worktree, prepare};
+pub(crate) use sources::SKIPPED_SOURCES;
 pub use sources::{Sources, SourcesError, get_sources};
 pub use user::{Commands, ScriptOptions, SectionPrefix, user_script};
+pub(crate) use writer::notice;
 pub use writer::quote;
 
 /// Where to look for the job's shell, best first.

@@ -3,6 +3,7 @@
 mod artifacts;
 mod cache;
 mod control;
+mod direct;
 mod explain;
 mod image;
 mod job;

@@ -4,13 +4,14 @@ mod death;
 mod layout;
 mod place;
 mod pool;
+mod rehearsal;
 mod services;
 mod start;
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tart_assets::{AssetError, ImageDisk, Scratch};
+use tart_assets::{AssetError, ImageDisk, Lease, Scratch};
 use tart_guest::{Guest, GuestError, Listener};
 use tart_job::dirs::JobDirs;
 use tart_net::{Allowed, AttachRequest, Attachment, Egress, NetError, Rule, Usage};
@@ -21,8 +22,8 @@ use tokio::time::Instant;
 use crate::HostSetup;
 use death::explain;
 pub(crate) use death::killed_for_memory;
-pub(crate) use layout::template_disks;
-use layout::{after_template, template_mounts};
+use layout::{PlannedDisk, not_done};
+pub(crate) use layout::{template_disks, template_facts};
 use place::{Placed, from_pool, layout, place};
 pub(crate) use pool::{Factory, Pool, Running};
 pub(crate) use services::{ServiceGuest, address_of};
@@ -98,6 +99,8 @@ pub(crate) struct JobGuest {
     pub(crate) ready: Instant,
     /// Counts it among the jobs that the pool goes by.
     _running: Option<Running>,
+    /// Keeps the image that it had before the job came.
+    _lease: Option<Lease>,
 }
 
 impl JobGuest {
@@ -110,17 +113,14 @@ impl JobGuest {
             Some(placed) => placed,
             None => place(setup, request, &services, &attach).await?,
         };
-        let Placed { started, start, attachment, scratch, dir } = placed;
+        let Placed { started, start, attachment, scratch, dir, mounted, lease } = placed;
         let Started { guest, machine, hello, took } = started;
         let layout = layout(setup, request, &services, scratch.path());
         let ready = Instant::now();
         let configure = configuration(&request.hostname)?;
         let mut steps = layout.mounts(&request.dirs, &request.cache_root, &request.volumes);
         if start != Start::Booted {
-            let disks = layout.disks();
-            let bytes =
-                |serial: &str| disks.iter().find(|disk| disk.serial == serial).map_or(0, |disk| disk.bytes());
-            steps = after_template(steps, &template_mounts(&setup.boot.helper), bytes);
+            steps = not_done(steps, &mounted, bytes_of(&layout.disks()));
         }
         let set_up = set_up(&guest, configure, &steps, request, &*attachment);
         let limit = tart_proto::time::scaled(SET_UP_LIMIT);
@@ -147,6 +147,7 @@ impl JobGuest {
             spawn_to_ready: took,
             ready,
             _running: running,
+            _lease: lease,
         })
     }
 
@@ -231,6 +232,11 @@ async fn set_up(
         listeners.push(guest.listen(listen).await?);
     }
     Ok(listeners)
+}
+
+/// How large the images of disks are, by serial; 0 if that cannot be told.
+fn bytes_of(disks: &[PlannedDisk]) -> impl Fn(&str) -> u64 {
+    |serial| disks.iter().find(|disk| disk.serial == serial).map_or(0, PlannedDisk::bytes)
 }
 
 fn configuration(hostname: &str) -> Result<Configure, GuestFailure> {

@@ -216,7 +216,9 @@ impl HostSetup {
             ..self.machine()
         };
         let (driver, network, places) = (self.driver.clone(), self.network.clone(), self.places.clone());
-        Pool::start(pool, Factory { driver, network, places, spec, disk: self.config.disk.bytes() })
+        let (helper, store, disk) =
+            (self.boot.helper.clone(), self.images.store().clone(), self.config.disk.bytes());
+        Pool::start(pool, Factory { driver, network, places, spec, disk, helper, store })
     }
 
     /// A machine of this host's jobs, without a name, disks and network.

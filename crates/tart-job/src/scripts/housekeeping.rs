@@ -3,6 +3,12 @@
 use super::writer::{Script, quote};
 use crate::dirs::JobDirs;
 
+/// The line that says where a job runs, with its line feed. `via` is the host's name.
+pub(crate) fn running_on(hostname: &str, via: Option<&str>) -> String {
+    let via = via.map(|host| format!(" via {host}")).unwrap_or_default();
+    format!("Running on {hostname}{via}...\n")
+}
+
 /// The script of `prepare_script`: says where the job runs and empties what is carried between stages.
 pub fn prepare(dirs: &JobDirs, host_name: Option<&str>, debug_trace: bool) -> String {
     let mut script = Script::new(debug_trace);

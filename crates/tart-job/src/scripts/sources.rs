@@ -16,6 +16,10 @@ const REPOSITORY_CONFIG: [(&str, &str); 3] =
 /// Whether any tracked attributes name Git LFS.
 const USES_LFS: &str = "git grep --quiet filter=lfs -- .gitattributes '*/.gitattributes'";
 
+/// What is said where the sources are left alone.
+pub(crate) const SKIPPED_SOURCES: [&str; 3] =
+    ["Skipping Git repository setup", "Skipping Git checkout", "Skipping Git submodules setup"];
+
 /// Why no script can be made for the sources.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourcesError {
@@ -78,15 +82,14 @@ pub fn get_sources(sources: &Sources<'_>) -> Result<String, SourcesError> {
     script.run(["cd", &sources.dirs.builds_dir]);
     match sources.git.strategy {
         GitStrategy::None => {
-            script.notice("Skipping Git repository setup");
             script.run(["mkdir", "-p", build_dir]);
-            skip_rest(&mut script);
+            SKIPPED_SOURCES.iter().for_each(|line| script.notice(line));
         }
         GitStrategy::Empty => {
             script.notice("Skipping Git repository setup and creating an empty build directory");
             script.run(["rm", "-rf", "--", build_dir]);
             script.run(["mkdir", "-p", build_dir]);
-            skip_rest(&mut script);
+            SKIPPED_SOURCES.iter().skip(1).for_each(|line| script.notice(line));
         }
         GitStrategy::Clone | GitStrategy::Fetch => {
             check(sources)?;
@@ -103,11 +106,6 @@ pub fn get_sources(sources: &Sources<'_>) -> Result<String, SourcesError> {
         }
     }
     Ok(script.finish())
-}
-
-fn skip_rest(script: &mut Script) {
-    script.notice("Skipping Git checkout");
-    script.notice("Skipping Git submodules setup");
 }
 
 /// Refuses what git would take for an option.

@@ -21,6 +21,11 @@ pub(super) fn command<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
     words.into_iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
+/// A line in bold green.
+pub(crate) fn notice(text: &str) -> String {
+    format!("{BOLD_GREEN}{text}{RESET}")
+}
+
 /// A script in the making.
 #[derive(Default)]
 pub(super) struct Script {
@@ -33,7 +38,8 @@ impl Script {
         let mut script = Self::default();
         script.line("set -e");
         script.line("set +C");
-        script.line("if (set -o pipefail) 2>/dev/null; then set -o pipefail; fi");
+        // `command` keeps a shell without that option from ending; a subshell would cost a fork.
+        script.line("command set -o pipefail 2>/dev/null || :");
         script.line("trap 'exit 1' TERM");
         if debug_trace {
             script.line("set -x");
@@ -76,7 +82,7 @@ impl Script {
 
     /// Prints a line in bold green.
     pub(super) fn notice(&mut self, text: &str) {
-        self.print(&format!("{BOLD_GREEN}{text}{RESET}"));
+        self.print(&notice(text));
     }
 
     /// Prints a line in yellow.

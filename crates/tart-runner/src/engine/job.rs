@@ -240,6 +240,9 @@ impl<'a> Job<'a> {
     /// A stage that is a script in the guest.
     async fn script(&mut self, stage: &Stage, scope: &Scope) -> Result<(), Failure> {
         let (payload, context) = (&self.run.payload, &self.run.context);
+        if let Some(work) = self.plan.direct(stage, context, &self.hostname()) {
+            return self.direct(stage, &work, scope).await;
+        }
         let text = self.plan.script(stage, payload, context);
         let Some(text) = text.map_err(|error| Failure::configuration(error.to_string()))? else {
             return Ok(());
@@ -251,11 +254,7 @@ impl<'a> Job<'a> {
             self.offer_terminal(&script, guest.agent());
         }
         let mut trail = Trail::default();
-        let halt = |failure: &Failure, log: &mut JobLog| match failure {
-            Failure::Timeout(_) | Failure::ScriptTimeout(_) => log.line(Level::Warning, &timeout_hint(stage)),
-            Failure::Canceled => log.line(Level::Warning, CANCELED_EXTERNALLY),
-            _ => {}
-        };
+        let halt = |failure: &Failure, log: &mut JobLog| say_halt(stage, failure, log);
         let surroundings = Surroundings {
             scope,
             control: &mut self.control,
@@ -368,6 +367,15 @@ impl<'a> Job<'a> {
         {
             self.log.line(Level::Warning, &explain::disk_full(config.disk));
         }
+    }
+}
+
+/// Says why a stage has to stop.
+pub(super) fn say_halt(stage: &Stage, failure: &Failure, log: &mut JobLog) {
+    match failure {
+        Failure::Timeout(_) | Failure::ScriptTimeout(_) => log.line(Level::Warning, &timeout_hint(stage)),
+        Failure::Canceled => log.line(Level::Warning, CANCELED_EXTERNALLY),
+        _ => {}
     }
 }
 

@@ -58,7 +58,6 @@ impl Job<'_> {
 
     async fn request(&mut self, scope: &Scope, services: &[FoundService]) -> Result<GuestRequest, Failure> {
         let (setup, run, plan) = (self.setup, self.run, self.plan);
-        let payload = &run.payload;
         let image = self.find_image(scope).await?;
         let config = &setup.config;
         self.log.line(
@@ -83,10 +82,10 @@ impl Job<'_> {
         let egress = parse_job_rules(plan.variables.value(EGRESS).unwrap_or_default());
         let egress =
             egress.map_err(|error| Failure::configuration(format!("the variable {EGRESS}: {error}")))?;
-        let (token, context) = (&run.context.short_token, &run.context);
+        let context = &run.context;
         Ok(GuestRequest {
             id: String::new(),
-            hostname: job_name(token, payload.job_info.project_id, context.concurrent_project_id, payload.id),
+            hostname: self.hostname(),
             image,
             services: services.iter().map(FoundService::guest).collect(),
             dirs: plan.dirs.clone(),
@@ -95,6 +94,13 @@ impl Job<'_> {
             allowed: run.allowed.clone(),
             egress,
         })
+    }
+
+    /// The name of the guest.
+    pub(super) fn hostname(&self) -> String {
+        let (payload, context) = (&self.run.payload, &self.run.context);
+        let project = payload.job_info.project_id;
+        job_name(&context.short_token, project, context.concurrent_project_id, payload.id)
     }
 
     /// The image, fetched if need be.

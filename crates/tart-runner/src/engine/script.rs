@@ -283,10 +283,15 @@ pub(super) fn outcome(status: ExitStatus) -> Result<(), Failure> {
 /// official runner does it.
 pub(super) fn helper_shell(user: &str) -> Start {
     let mut shell = vec!["/bin/bash".to_owned()];
-    if !matches!(user.split(':').next(), None | Some("" | "0" | "root")) {
+    if !is_root(user) {
         shell.extend(["-c", "umask 0000 && . \"$0\""].map(str::to_owned));
     }
     Start::Path(shell)
+}
+
+/// Whether a user in the words of the image is root.
+pub(super) fn is_root(user: &str) -> bool {
+    matches!(user.split(':').next(), None | Some("" | "0" | "root"))
 }
 
 /// How scripts may be started in the job's tree. An image with an entrypoint has its shell started by that, as

@@ -12,10 +12,12 @@ use tart_job::dirs::JobDirs;
 use tart_proto::message::{Disk, MountStep, Root};
 use tart_vmm::DiskSpec;
 
+use super::rehearsal;
+
 /// Serials of the disks that every guest has.
 const HELPER: &str = "helper";
-const IMAGE: &str = "image";
-const SCRATCH_SERIAL: &str = "scratch";
+pub(super) const IMAGE: &str = "image";
+pub(super) const SCRATCH_SERIAL: &str = "scratch";
 
 /// The file system of the helper disk.
 const HELPER_FSTYPE: &str = "squashfs";
@@ -38,6 +40,9 @@ const MAX_VOLUMES: usize = 32;
 /// Disks of a guest without services.
 const OWN_DISKS: usize = 3;
 
+/// The position of the last of them.
+const SCRATCH_POSITION: u8 = 2;
+
 /// Disks of services for which a template has room; a job with more boots a guest of its own.
 const SERVICE_SLOTS: usize = 4;
 
@@ -57,11 +62,24 @@ pub(crate) fn template_disks(helper: &Path) -> Vec<DiskSpec> {
     serials.map(disk).collect()
 }
 
-/// What is mounted in a template: its disk of the helper tree.
+/// What is mounted in a template: the disk of the helper tree.
 pub(super) fn template_mounts(helper: &Path) -> Vec<MountStep> {
     let disk =
         PlannedDisk { path: helper.to_owned(), fstype: HELPER_FSTYPE.to_owned(), serial: HELPER.to_owned() };
     vec![mount(0, &disk)]
+}
+
+/// Where the helper tree's disk is a tree while a template rehearses. The helper tree of a job covers it.
+pub(super) fn rehearsal_mount() -> MountStep {
+    MountStep::Bind {
+        source: format!("/run/tart/disk/{HELPER}"),
+        target: Root::Helper.mount_point().into_owned(),
+    }
+}
+
+/// All that is done in a template, for the name of what depends on it.
+pub(crate) fn template_facts(helper: &Path) -> String {
+    format!("mounts {:?} {:?}\nrehearsal {}\n", template_mounts(helper), rehearsal_mount(), rehearsal::TOOLS)
 }
 
 /// The disks of a guest that goes on from a template: those of the job, then the rest of the template's. `None` if the
@@ -71,14 +89,14 @@ pub(super) fn fill(template: Vec<DiskSpec>, disks: Vec<DiskSpec>) -> Option<Vec<
     (disks.len() + rest.len() == OWN_DISKS + SERVICE_SLOTS).then(|| [disks, rest].concat())
 }
 
-/// The mounts of a guest that goes on from a template, which has some already. `bytes` tells how large disks are: the
-/// guest knows them as empty ones.
-pub(super) fn after_template(
+/// The mounts that a guest lacks which went on from a template, and has made those in `done` there and since. `bytes`
+/// tells how large disks are: the guest knows them as empty ones.
+pub(super) fn not_done(
     steps: Vec<MountStep>,
-    template: &[MountStep],
+    done: &[MountStep],
     bytes: impl Fn(&str) -> u64,
 ) -> Vec<MountStep> {
-    let more = steps.into_iter().filter(|step| !template.contains(step));
+    let more = steps.into_iter().filter(|step| !done.contains(step));
     let sized = |step| match step {
         MountStep::Disk { disk, target, fstype, read_only, options } => {
             let disk = Disk { bytes: bytes(&disk.serial), ..disk };
@@ -87,6 +105,34 @@ pub(super) fn after_template(
         other => other,
     };
     more.map(sized).collect()
+}
+
+/// The mounts that depend on no more of a job than its image, which come first: a guest that waits for a job has them.
+/// Without an image they are those of the helper tree.
+pub(super) fn early(helper: &Path, image: Option<&ImageDisk>, scratch_fstype: &str) -> Vec<MountStep> {
+    let disk = |path: &Path, fstype: &str, serial: &str| PlannedDisk {
+        path: path.to_owned(),
+        fstype: fstype.to_owned(),
+        serial: serial.to_owned(),
+    };
+    let helper = disk(helper, HELPER_FSTYPE, HELPER);
+    let scratch = disk(Path::new(SCRATCH), scratch_fstype, SCRATCH_SERIAL);
+    let trees = [
+        Some((Root::Helper, helper)),
+        image.map(|image| (Root::Job, disk(&image.path, image.fstype, IMAGE))),
+    ];
+    let trees: Vec<_> = trees.into_iter().flatten().collect();
+    let mut steps: Vec<_> = (0..).zip(&trees).map(|(position, (_, disk))| mount(position, disk)).collect();
+    steps.push(mount(SCRATCH_POSITION, &scratch));
+    steps.push(MountStep::Tmpfs { target: TEMPORARY.to_owned(), mode: SHARED_MODE, size_bytes: 0 });
+    for (root, disk) in &trees {
+        steps.push(overlay(*root, Some(disk.target())));
+    }
+    if let Some(image) = image {
+        steps.extend(own_volumes(Root::Job, &image.config.volumes));
+    }
+    steps.extend(trees.iter().map(|(root, _)| MountStep::System { root: *root }));
+    steps
 }
 
 /// What a guest's trees are made of.
@@ -154,14 +200,13 @@ impl Layout<'_> {
     /// services share.
     pub(super) fn mounts(&self, dirs: &JobDirs, cache_root: &str, volumes: &[String]) -> Vec<MountStep> {
         let disks = self.disks();
-        let mut steps: Vec<_> = (0..).zip(&disks).map(|(position, disk)| mount(position, disk)).collect();
-        steps.push(MountStep::Tmpfs { target: TEMPORARY.to_owned(), mode: SHARED_MODE, size_bytes: 0 });
+        let mut steps = early(self.helper, Some(self.image), self.scratch_fstype);
+        steps.extend((0..).zip(&disks).skip(OWN_DISKS).map(|(position, disk)| mount(position, disk)));
         let lower = |path: &Path| disks.iter().find(|disk| disk.path == path).map(PlannedDisk::target);
         let services = self.services.iter().zip(0..).map(|(image, number)| (Root::Service(number), image));
-        let images: Vec<_> = std::iter::once((Root::Job, self.image)).chain(services).collect();
-        steps.push(overlay(Root::Helper, lower(self.helper)));
-        steps.extend(images.iter().map(|(root, image)| overlay(*root, lower(&image.path))));
-        for (root, image) in &images {
+        let services: Vec<_> = services.collect();
+        steps.extend(services.iter().map(|(root, image)| overlay(*root, lower(&image.path))));
+        for (root, image) in &services {
             steps.extend(own_volumes(*root, &image.config.volumes));
         }
         let mut shared =
@@ -175,13 +220,13 @@ impl Layout<'_> {
         for (name, _) in &shared {
             steps.push(MountStep::Directory { path: format!("{SCRATCH}/{name}"), mode: SHARED_MODE });
         }
-        let roots: Vec<_> =
-            std::iter::once(Root::Helper).chain(images.iter().map(|(root, _)| *root)).collect();
+        let services = services.iter().map(|(root, _)| *root);
+        let roots: Vec<_> = [Root::Helper, Root::Job].into_iter().chain(services.clone()).collect();
         for (name, path) in shared {
             steps.extend(roots.iter().map(|root| bind(*root, &format!("{SCRATCH}/{name}"), path)));
         }
         steps.extend([Root::Helper, Root::Job].map(|root| bind(root, TEMPORARY, &dirs.temp_dir)));
-        steps.extend(roots.into_iter().map(|root| MountStep::System { root }));
+        steps.extend(services.map(|root| MountStep::System { root }));
         steps
     }
 }

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tart_assets::{ImageDisk, Scratch};
+use tart_assets::{ImageDisk, Lease, Scratch};
 use tart_net::{AttachRequest, Attachment};
+use tart_proto::message::MountStep;
 use tart_vmm::{DiskSpec, MachineDir, Origin};
 use tokio::time::Instant;
 
-use super::layout::{Layout, PlannedDisk, fill, template_disks};
+use super::layout::{Layout, PlannedDisk, fill, template_disks, template_mounts};
 use super::pool::Ready;
 use super::start::{HostRelay, Start, Started, start};
 use super::{GuestFailure, GuestRequest};
@@ -25,6 +26,10 @@ pub(super) struct Placed {
     pub(super) attachment: Box<dyn Attachment>,
     pub(super) scratch: Scratch,
     pub(super) dir: MachineDir,
+    /// What is mounted in it already.
+    pub(super) mounted: Vec<MountStep>,
+    /// Of the image that it had before the job came.
+    pub(super) lease: Option<Lease>,
 }
 
 /// What a job's guest is made of.
@@ -49,8 +54,8 @@ pub(super) async fn from_pool(
     let disks = |scratch: &Path| layout(setup, request, services, scratch).disks();
     fill(template_disks(&setup.boot.helper), specs(disks(Path::new(SCRATCH))))?;
     let begin = Instant::now();
-    let ready = pool.take().await?;
-    match occupy(setup, ready, attach, disks).await {
+    let ready = pool.take(&request.image).await?;
+    match occupy(ready, attach, disks).await {
         Ok(mut placed) => {
             placed.started.took = begin.elapsed();
             Some(placed)
@@ -64,20 +69,20 @@ pub(super) async fn from_pool(
 
 /// Gives a machine the disks and the network of a job.
 async fn occupy(
-    setup: &HostSetup,
     ready: Ready,
     attach: &AttachRequest,
     disks: impl Fn(&Path) -> Vec<PlannedDisk>,
 ) -> Result<Placed, GuestFailure> {
-    let Ready { started, reservation, scratch, dir, relay, .. } = ready;
+    let Ready { started, reservation, scratch, dir, relay, inserted, mounted, image, .. } = ready;
     let attachment = reservation.attach(attach).await?;
     relay.serve_with(attachment.relay());
     for disk in disks(scratch.path()) {
-        if disk.path != setup.boot.helper {
+        if !inserted.contains(&disk.serial) {
             started.machine.insert_disk(&disk.serial, &disk.path).await?;
         }
     }
-    Ok(Placed { started, start: Start::Pooled, attachment, scratch, dir })
+    let lease = image.map(|attached| attached.lease);
+    Ok(Placed { started, start: Start::Pooled, attachment, scratch, dir, mounted, lease })
 }
 
 /// A new machine: one that goes on from the snapshot if there is one with disks enough, else one that boots.
@@ -94,17 +99,18 @@ pub(super) async fn place(
     let (scratch, attachment) = (scratch?, attachment?);
     spec.disks = specs(layout(setup, request, services, scratch.path()).disks());
     spec.nic = attachment.guest().nic.clone();
-    let mut how = Start::Booted;
+    let (mut how, mut mounted) = (Start::Booted, Vec::new());
     if let Some(snapshot) = &setup.snapshot
         && let Some(disks) = fill(template_disks(&setup.boot.helper), spec.disks.clone())
     {
         spec.disks = disks;
         spec.origin = Origin::Snapshot(snapshot.clone());
         how = Start::Restored;
+        mounted = template_mounts(&setup.boot.helper);
     }
     let relay = Arc::new(HostRelay(attachment.relay()));
     let started = start(&*setup.driver, &spec, relay).await?;
-    Ok(Placed { started, start: how, attachment, scratch, dir })
+    Ok(Placed { started, start: how, attachment, scratch, dir, mounted, lease: None })
 }
 
 /// Makes the scratch disk of a machine.

@@ -3,26 +3,30 @@
 //! One task keeps as many ready as the policies say; a job takes one for itself, and its place is filled at once. No
 //! machine comes back.
 
+mod images;
+mod make;
 mod policy;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tart_assets::Scratch;
+use tart_assets::{ImageDisk, Lease, Scratch, Store};
 use tart_guest::Relay;
 use tart_net::{Network, RelayTargets, Reservation};
+use tart_proto::message::MountStep;
 use tart_proto::time::scaled;
 use tart_vmm::{Driver, MachineDir, MachineSpec};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::place::scratch;
-use super::start::{Started, start};
+use super::start::Started;
 use crate::host::Places;
+use images::{Choice, LastImages};
 use policy::Policies;
 
 /// How long a machine may take to answer before it is taken for dead.
@@ -45,6 +49,10 @@ pub(crate) struct Factory {
     pub(crate) spec: MachineSpec,
     /// Bytes of a job's scratch disk.
     pub(crate) disk: u64,
+    /// The disk of the helper tree.
+    pub(crate) helper: PathBuf,
+    /// Has the images that machines may have before their jobs come.
+    pub(crate) store: Store,
 }
 
 /// A machine that is for no job yet. Fields are dropped in their order: the machine ends before what it uses.
@@ -56,7 +64,21 @@ pub(super) struct Ready {
     pub(super) scratch: Scratch,
     pub(super) dir: MachineDir,
     pub(super) relay: Arc<LateRelay>,
+    /// Serials of the disks that have their images.
+    pub(super) inserted: Vec<String>,
+    /// What is mounted.
+    pub(super) mounted: Vec<MountStep>,
+    /// The image that the job tree is made of already: only a job with that image may have the machine.
+    pub(super) image: Option<AttachedImage>,
     since: Instant,
+}
+
+/// An image that a machine has before its job comes.
+#[derive(Debug)]
+pub(super) struct AttachedImage {
+    pub(super) disk: ImageDisk,
+    /// Keeps it in the store.
+    pub(super) lease: Lease,
 }
 
 /// The machines that are ready. Dropping it ends them.
@@ -80,6 +102,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Ready>,
+    last_images: LastImages,
     running: usize,
     made: u64,
     closed: bool,
@@ -130,10 +153,15 @@ impl Pool {
         self.shared.count.subscribe()
     }
 
-    /// A machine that answers, if there is one. It belongs to the caller alone.
-    pub(super) async fn take(&self) -> Option<Ready> {
+    /// A machine that answers and has this image or none, if there is one. It belongs to the caller alone. Machines to
+    /// come will have the image rather than one that no job asks for.
+    pub(super) async fn take(&self, image: &ImageDisk) -> Option<Ready> {
+        self.shared.note(image);
         loop {
-            let ready = self.shared.pop()?;
+            let Some(ready) = self.shared.pop_for(image) else {
+                self.shared.changed.notify_one();
+                return None;
+            };
             self.shared.changed.notify_one();
             match timeout(scaled(PING_LIMIT), ready.started.guest.ping()).await {
                 Ok(Ok(())) => return Some(ready),
@@ -162,6 +190,29 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The one that a job with this image takes. If all have other images, the oldest may give way to another.
+    fn pop_for(&self, image: &ImageDisk) -> Option<Ready> {
+        let mut state = self.state();
+        let waiting = state.ready.iter().map(|ready| ready.image.as_ref().map(|image| &image.disk));
+        let choice = state.last_images.choose(image, &waiting.collect::<Vec<_>>());
+        let (ready, given_up) = match choice {
+            Choice::Take(position) => (state.ready.remove(position), None),
+            Choice::GiveWay(position) => (None, state.ready.remove(position)),
+            Choice::Nothing => (None, None),
+        };
+        self.count.send_replace(state.ready.len());
+        drop(state);
+        drop(given_up);
+        ready
+    }
+
+    /// Remembers the image of a job. Machines wait with images of the store only: what is elsewhere may change.
+    fn note(&self, image: &ImageDisk) {
+        if self.factory.store.roots().any(|root| image.path.starts_with(root)) {
+            self.state().last_images.note(image);
+        }
+    }
+
     /// The one that has waited longest.
     fn pop(&self) -> Option<Ready> {
         let mut state = self.state();
@@ -181,16 +232,20 @@ async fn keep(shared: Arc<Shared>) {
         };
         let target = shared.policies.target(Timestamp::now(), running);
         if have < target.idle {
-            match make(&shared).await {
+            match make::machine(&shared).await {
                 Ok(ready) => {
                     pause = FIRST_PAUSE;
                     let mut state = shared.state();
                     if state.closed {
                         return;
                     }
+                    let machine = ready.started.machine.id().to_owned();
+                    let image = ready.image.as_ref().map(|image| image.disk.digest.clone());
                     state.ready.push_back(ready);
                     shared.count.send_replace(state.ready.len());
                     tracing::debug!(
+                        %machine,
+                        image,
                         ready = state.ready.len(),
                         wanted = target.idle,
                         "A machine is ready for a job"
@@ -220,25 +275,6 @@ async fn keep(shared: Arc<Shared>) {
             () = sleep(wait) => {}
         }
     }
-}
-
-async fn make(shared: &Shared) -> Result<Ready, String> {
-    let factory = &shared.factory;
-    let number = {
-        let mut state = shared.state();
-        state.made += 1;
-        state.made
-    };
-    let id = format!("ready-{number}");
-    let mut spec = factory.spec.clone();
-    let dir = factory.places.machine(&id, &mut spec).map_err(|error| error.to_string())?;
-    let scratch = scratch(dir.path(), factory.disk).await.map_err(|error| error.to_string())?;
-    spec.later_disk = Some(scratch.path().to_owned());
-    let reservation = factory.network.reserve(&id).await.map_err(|error| error.to_string())?;
-    spec.nic = reservation.nic().cloned();
-    let relay = Arc::new(LateRelay::default());
-    let started = start(&*factory.driver, &spec, relay.clone()).await.map_err(|error| error.to_string())?;
-    Ok(Ready { started, reservation, scratch, dir, relay, since: Instant::now() })
 }
 
 /// The relay of a machine that has no network yet: what its guest opens before that is refused.

@@ -10,7 +10,7 @@ use tart_proto::message::Hello;
 use tart_vmm::{Driver, Machine, MachineSpec, Snapshot, VmmError, await_boot};
 use tokio::time::Instant;
 
-use super::layout;
+use super::{layout, rehearsal};
 use crate::HostSetup;
 
 /// How a guest came to be.
@@ -64,12 +64,14 @@ pub(super) async fn start(
     Ok(Started { guest, machine, hello, took: begin.elapsed() })
 }
 
-/// Boots a guest that is for no job, mounts what every job needs, and saves it.
+/// Boots a guest that is for no job, mounts and runs what every job needs, and saves it.
 pub(crate) async fn save_template(setup: &HostSetup, spec: &MachineSpec) -> Result<Snapshot, String> {
     let started = start(&*setup.driver, spec, Arc::new(tart_guest::NoRelay)).await;
     let Started { guest, machine, .. } = started.map_err(|error| error.to_string())?;
-    let mounted = guest.mount(&layout::template_mounts(&setup.boot.helper)).await;
-    mounted.map_err(|error| error.to_string())?;
+    let mut steps = layout::template_mounts(&setup.boot.helper);
+    steps.push(layout::rehearsal_mount());
+    guest.mount(&steps).await.map_err(|error| error.to_string())?;
+    rehearsal::of_helper(&guest, rehearsal::TOOLS).await?;
     drop(guest);
     machine.save().await.map_err(|error| error.to_string())
 }

@@ -1,5 +1,5 @@
-//! The snapshot that guests of jobs go on from: an idle guest that has booted and has the helper tree's disk mounted.
-//! No job was ever in it, so it holds no secret.
+//! The snapshot that guests of jobs go on from: an idle guest that has booted, has the helper tree's disk mounted, and ran
+//! the stages' tools once. No job was ever in it, so it holds no secret.
 //!
 //! It is kept beside the assets under a name of all that it depends on, so whatever changes makes another.
 
@@ -16,7 +16,7 @@ use tart_net::Nic;
 use tart_vmm::{MachineSpec, Origin, Snapshot};
 
 use super::HostSetup;
-use crate::guest::{save_template, template_disks};
+use crate::guest::{save_template, template_disks, template_facts};
 
 /// Where snapshots are, below the assets.
 const DIRECTORY: &str = "snapshots";
@@ -147,6 +147,7 @@ fn name(setup: &HostSetup, nic: Option<&Nic>) -> io::Result<String> {
     for disk in template_disks(&boot.helper) {
         let _infallible = writeln!(facts, "disk {}", disk.serial);
     }
+    facts.push_str(&template_facts(&boot.helper));
     for file in [setup.driver.program(), &boot.kernel, &boot.initrd, &boot.helper] {
         let about = fs::metadata(file)?;
         let (len, seconds, nanos) = (about.len(), about.mtime(), about.mtime_nsec());

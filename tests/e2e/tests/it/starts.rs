@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 use tart_e2e::{Config, JOB, Scene};
 use tart_test_gitlab::{JobSpec, JobState};
+use tart_test_registry::{Options, TestRegistry, samples};
 
 fn pool() -> Config {
     Config::default().microvm("pool = { policy = [{ idle_count = 2 }] }")
@@ -18,6 +19,40 @@ async fn jobs_get_guests_that_waited_and_an_orderly_end_leaves_none() {
     let job = scene.server.enqueue(JobSpec::of(&project, ["cat a.txt"])).await;
     assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
     assert!(job.log().contains(", taken from the pool in "), "{}", job.log());
+    scene.drain(tart).await;
+    scene.finish();
+}
+
+#[tokio::test]
+async fn a_job_gets_its_own_image_whatever_the_guests_that_wait_have() {
+    let config = Config::default().microvm("pool = { policy = [{ idle_count = 1 }] }");
+    let scene = Scene::start(&config).await;
+    let registry = TestRegistry::start(Options::default()).expect("a registry");
+    let busybox = samples::busybox().expect("busybox-static is installed");
+    registry.push_image(&busybox, "busybox:1").expect("the registry takes it");
+    scene.own_store(config);
+    let project = scene.server.create_project("group/app").await;
+    project.commit_file("a.txt", "from git\n").await;
+    let lines = ["cat a.txt", "ls -ld /made-before /etc/debian_version || :", "touch /made-before"];
+    let (debian, reference) = (JobSpec::of(&project, lines), registry.reference("busybox:1"));
+    let busybox = debian.clone().image(reference.as_str());
+
+    let tart = scene.run();
+    // The third finds a guest with the image of the others, which stays for the last.
+    for (machine, spec, origin, is_debian) in [
+        ("machine=ready-1 ", &busybox, ", taken from the pool in ", false),
+        ("machine=ready-2 ", &busybox, ", taken from the pool in ", false),
+        ("machine=ready-3 ", &debian, ", restored in ", true),
+        ("machine=ready-3 ", &busybox, ", taken from the pool in ", false),
+    ] {
+        tart.wait_output(machine, JOB).await;
+        let job = scene.server.enqueue(spec.clone()).await;
+        assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
+        let log = job.log();
+        assert!(log.contains(origin) && log.contains("from git"), "{log}");
+        assert_eq!(log.contains(" /etc/debian_version\n"), is_debian, "{log}");
+        assert!(!log.contains(" /made-before\n"), "{log}");
+    }
     scene.drain(tart).await;
     scene.finish();
 }

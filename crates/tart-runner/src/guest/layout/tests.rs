@@ -63,6 +63,8 @@ fn both_trees_share_builds_cache_and_temporary_files() {
     overlay /run/tart/disk/image /run/tart/job
     volume /run/tart/scratch/volume/image/0 /run/tart/job/var/lib/containers
     volume /run/tart/scratch/volume/image/1 /run/tart/job/var/lib/docker
+    system Helper
+    system Job
     directory /run/tart/scratch/cache
     directory /run/tart/scratch/builds
     bind /run/tart/scratch/cache /run/tart/helper/cache
@@ -71,8 +73,6 @@ fn both_trees_share_builds_cache_and_temporary_files() {
     bind /run/tart/scratch/builds /run/tart/job/builds
     bind /run/tart/temporary /run/tart/helper/builds/g/p.tmp
     bind /run/tart/temporary /run/tart/job/builds/g/p.tmp
-    system Helper
-    system Job
     ");
 }
 
@@ -126,4 +126,31 @@ fn a_cache_inside_the_builds_directory_is_not_hidden_by_it() {
 fn one_directory_for_both_is_bound_once() {
     let steps = steps("/ci", "/ci", &[]);
     assert_eq!(steps.lines().filter(|line| line.ends_with("/run/tart/job/ci")).count(), 1, "{steps}");
+}
+
+#[test]
+fn a_guest_that_waits_has_made_the_first_mounts_of_its_job() {
+    let (helper, image) = (Path::new("/objects/h"), image("/objects/a", &["/data"]));
+    let layout =
+        Layout { helper, image: &image, services: &[], scratch: Path::new("/run/s"), scratch_fstype: "ext4" };
+    let all = layout.mounts(&dirs("/builds"), "/cache", &[]);
+    let with_image = early(helper, Some(&image), "ext4");
+    assert_eq!(all[..with_image.len()], with_image);
+    let without = early(helper, None, "ext4");
+    assert!(without.iter().all(|step| all.contains(step)), "{}", shown(&without));
+    assert!(!shown(&without).contains("image") && !shown(&without).contains("Job"), "{}", shown(&without));
+
+    let sized = |serial: &str| if serial == IMAGE { 4096 } else { 0 };
+    let left = not_done(all.clone(), &without, sized);
+    assert!(matches!(&left[0], MountStep::Disk { disk, .. } if disk.serial == IMAGE && disk.bytes == 4096));
+    insta::assert_snapshot!(shown(&not_done(all, &with_image, sized)), @"
+    directory /run/tart/scratch/cache
+    directory /run/tart/scratch/builds
+    bind /run/tart/scratch/cache /run/tart/helper/cache
+    bind /run/tart/scratch/cache /run/tart/job/cache
+    bind /run/tart/scratch/builds /run/tart/helper/builds
+    bind /run/tart/scratch/builds /run/tart/job/builds
+    bind /run/tart/temporary /run/tart/helper/builds/g/p.tmp
+    bind /run/tart/temporary /run/tart/job/builds/g/p.tmp
+    ");
 }
