@@ -5,6 +5,7 @@ mod exit;
 mod jail;
 mod kvm;
 mod machine;
+mod pages;
 mod place;
 mod reports;
 mod requests;
@@ -24,7 +25,7 @@ use rustix::process::geteuid;
 use crate::{Capabilities, Driver, Machine, MachineSpec, VmmError, cmdline, process::Launcher, program};
 use jail::Jailer;
 pub use kvm::problem as kvm_problem;
-pub use requests::{Bucket, FirecrackerTuning, HugePages};
+pub use requests::{Bucket, FirecrackerTuning, HugePages, SnapshotMemory};
 use version::Features;
 pub use version::Version;
 
@@ -88,9 +89,14 @@ impl FirecrackerDriver {
         Ok(Self { binary, version, features, tuning, jailer, launcher })
     }
 
-    /// Memory of huge pages is not in a file, so it would have to be served page by page.
+    /// Restored memory would have no transparent huge pages: neither a file's pages nor those that are served become any.
     fn can_save(&self) -> bool {
-        self.features.snapshots && self.tuning.huge_pages == HugePages::None
+        self.features.snapshots && self.tuning.huge_pages != HugePages::Transparent
+    }
+
+    /// Whether saved memory is served page by page. That of huge pages is in no file that could be mapped.
+    fn serves_pages(&self) -> bool {
+        self.tuning.huge_pages == HugePages::TwoMib || self.tuning.snapshot_memory == SnapshotMemory::Uffd
     }
 
     /// Whether it boots compressed kernels too; others need an ELF file.
