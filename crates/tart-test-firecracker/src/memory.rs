@@ -45,6 +45,8 @@ pub(crate) enum Manner {
     Overlapping,
     /// Pages of another size.
     OtherPages,
+    /// As Firecracker does, with huge pages or none at all.
+    OnlyHuge,
     /// As Firecracker does, but with a page that it does not tell of, which it touches when a disk is exchanged.
     Untold,
 }
@@ -80,7 +82,8 @@ impl Served {
     /// Maps memory that is with the server at `socket`, and sees whether it is what was saved.
     pub(crate) fn load(socket: &str, bytes: u64, huge: bool, manner: Manner) -> Result<Self, String> {
         let failed = |what: &'static str| move |e: io::Error| format!("Failed to {what}: {e}");
-        let guest = Guest::map(bytes, huge).map_err(failed("map guest memory"))?;
+        let guest =
+            Guest::map(bytes, huge, manner == Manner::OnlyHuge).map_err(failed("map guest memory"))?;
         let userfault = userfault::create().map_err(failed("create userfaultfd"))?;
         for (start, len) in guest.parts() {
             userfault::register(&userfault, start, len).map_err(failed("register guest memory"))?;
@@ -89,7 +92,7 @@ impl Served {
         introduce(&connection, &guest, &userfault, manner).map_err(failed("send to UFFD unix stream"))?;
         let untold = match manner {
             Manner::Untold => {
-                let other = Guest::map(2 * PAGE, false).map_err(failed("map guest memory"))?;
+                let other = Guest::map(2 * PAGE, false, false).map_err(failed("map guest memory"))?;
                 for (start, len) in other.parts() {
                     userfault::register(&userfault, start, len).map_err(failed("register guest memory"))?;
                 }

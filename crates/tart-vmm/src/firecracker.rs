@@ -60,6 +60,8 @@ pub struct FirecrackerDriver {
     version: Version,
     features: Features,
     tuning: FirecrackerTuning,
+    /// Why saved memory cannot be served page by page, if it would have to be.
+    unserved: Option<String>,
     jailer: Option<Arc<Jailer>>,
     launcher: Arc<Launcher>,
 }
@@ -86,12 +88,20 @@ impl FirecrackerDriver {
         let launcher =
             Launcher::start().map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
         let (features, tuning) = (version.features(), options.tuning);
-        Ok(Self { binary, version, features, tuning, jailer, launcher })
+        let mut driver = Self { binary, version, features, tuning, unserved: None, jailer, launcher };
+        if driver.can_save() && driver.serves_pages() {
+            driver.unserved = pages::permission::problem(driver.jailer.is_some());
+        }
+        if let Some(problem) = &driver.unserved {
+            tracing::warn!(%problem, "Guests boot instead of going on from a snapshot: their memory cannot be served");
+        }
+        Ok(driver)
     }
 
     /// Restored memory would have no transparent huge pages: neither a file's pages nor those that are served become any.
     fn can_save(&self) -> bool {
-        self.features.snapshots && self.tuning.huge_pages != HugePages::Transparent
+        let kept = self.tuning.huge_pages != HugePages::Transparent;
+        self.features.snapshots && kept && self.unserved.is_none()
     }
 
     /// Whether saved memory is served page by page. That of huge pages is in no file that could be mapped.

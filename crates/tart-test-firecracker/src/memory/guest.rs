@@ -20,11 +20,12 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Maps memory. Huge pages are announced, but may be none: a host may have none left.
-    pub(super) fn map(bytes: u64, huge: bool) -> io::Result<Self> {
+    /// Maps memory. Huge pages are announced, but may be none if they need not be: a host may have none left.
+    pub(super) fn map(bytes: u64, huge: bool, only: bool) -> io::Result<Self> {
         let page = if huge { HUGE } else { PAGE };
         let first = (bytes / 2).next_multiple_of(page);
-        Ok(Self { mappings: [Mapping::new(first, huge)?, Mapping::new(bytes - first, huge)?], huge })
+        let mapping = |len| Mapping::new(len, huge, only);
+        Ok(Self { mappings: [mapping(first)?, mapping(bytes - first)?], huge })
     }
 
     pub(super) fn is_huge(&self) -> bool {
@@ -119,7 +120,7 @@ struct Mapping {
 }
 
 impl Mapping {
-    fn new(len: u64, huge: bool) -> io::Result<Self> {
+    fn new(len: u64, huge: bool, only: bool) -> io::Result<Self> {
         let map = |len: u64, flags| {
             let len = usize::try_from(len).map_err(io::Error::other)?;
             let access = ProtFlags::READ | ProtFlags::WRITE;
@@ -128,7 +129,13 @@ impl Mapping {
             let start = unsafe { mmap_anonymous(ptr::null_mut(), len, access, MapFlags::PRIVATE | flags) }?;
             io::Result::Ok((start.expose_provenance() as u64, len))
         };
-        if huge && let Ok(mapped) = map(len, MapFlags::HUGETLB | MapFlags::HUGE_2MB) {
+        let kind = MapFlags::HUGETLB | MapFlags::HUGE_2MB;
+        if only {
+            // As Firecracker, which looks for a page only when it is touched.
+            let mapped = map(len, kind | MapFlags::NORESERVE)?;
+            return Ok(Self { start: mapped.0, len, mapped });
+        }
+        if huge && let Ok(mapped) = map(len, kind) {
             return Ok(Self { start: mapped.0, len, mapped });
         }
         // Without huge pages, a server that copies whole ones fills as many others.

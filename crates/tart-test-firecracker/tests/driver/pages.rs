@@ -102,6 +102,18 @@ async fn jailed_machines_get_their_memory_too_and_no_file_of_it() {
     }
 }
 
+#[tokio::test]
+async fn a_host_without_huge_pages_is_told_what_it_lacks() {
+    let (scene, driver) = restoring(Scene::new(&json!({ "memory": "only-huge" })), &huge()).await;
+    match driver.start(&scene.spec).await {
+        // This host has some.
+        Ok(machine) => drop(machine.kill().await),
+        Err(error) => {
+            insta::assert_snapshot!(error, @"the virtual machine monitor of `job-2` cannot be given its memory page by page: the host has no huge page left for it: raise `vm.nr_hugepages`")
+        }
+    }
+}
+
 /// What is said of a machine that introduces its memory in some manner, of which nothing is left.
 async fn refusal(manner: &str, jailed: bool) -> String {
     let plan: Value = json!({ "memory": manner });

@@ -80,7 +80,8 @@ pub(super) async fn start(
     };
     let is_template = matches!(spec.origin, Origin::Template);
     if !matches!(spec.origin, Origin::Boot) && !driver.can_save() {
-        let reason = format!("Firecracker {} cannot go on from a saved machine", driver.version);
+        let why = driver.unserved.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
+        let reason = format!("Firecracker {} cannot go on from a saved machine{why}", driver.version);
         return Err(VmmError::Spec { id: spec.id.clone(), reason });
     }
     let what = |what: &str| format!("{what} of virtual machine `{}`", spec.id);

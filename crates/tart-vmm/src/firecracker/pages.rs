@@ -7,6 +7,7 @@
 mod events;
 mod handshake;
 mod mappings;
+pub(super) mod permission;
 mod serve;
 mod userfault;
 
@@ -51,7 +52,7 @@ impl Listening {
     pub(super) fn serve(self, pid: u32, killer: Killer) -> io::Result<PageServer> {
         let (stop, stopped) = pipe_with(PipeFlags::CLOEXEC)?;
         let problem = Arc::new(OnceLock::new());
-        let fate = Fate { killer, problem: problem.clone(), ended: false };
+        let fate = Fate { killer, problem: problem.clone() };
         let serve = move || fate.decide(self.run(pid, &stop));
         // Nobody waits for the thread: it ends as soon as its owner or the process is gone.
         let _detached = thread::Builder::new().name("tart-pages".to_owned()).spawn(serve)?;
@@ -69,29 +70,27 @@ impl Listening {
     }
 }
 
-/// Kills the machine when the thread ends in any other way than it should.
+/// Kills the machine when the thread ends, for whatever reason. One that has ended by itself keeps its own status.
 #[derive(Debug)]
 struct Fate {
     killer: Killer,
     problem: Arc<OnceLock<String>>,
-    ended: bool,
 }
 
 impl Fate {
-    fn decide(mut self, served: Result<(), String>) {
-        match served {
-            Ok(()) => self.ended = true,
-            Err(problem) => drop(self.problem.set(problem)),
+    fn decide(self, served: Result<(), String>) {
+        if let Err(problem) = served {
+            let _first = self.problem.set(problem);
         }
     }
 }
 
 impl Drop for Fate {
     fn drop(&mut self) {
-        if !self.ended {
-            let _known = self.problem.set("its server panicked".to_owned());
-            self.killer.kill();
+        if thread::panicking() {
+            let _first = self.problem.set("its server panicked".to_owned());
         }
+        self.killer.kill();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
@@ -9,13 +10,16 @@ use std::{
 use super::{
     events::Event,
     handshake::{Awaited, await_readable},
-    mappings::Mappings,
+    mappings::{HUGE, Mappings},
     userfault::{Memory, Served, Userfault},
 };
 
 /// Until a page is tried again that could not be served while the process changed its memory: the kernel says nothing when
 /// it is through.
 const AGAIN: Duration = Duration::from_millis(1);
+
+/// How often in a row a page may be there when somebody waits for it: once for each thread that waited when it was served.
+const MAX_EXISTS: u32 = 4096;
 
 /// Serves until the process ends or nobody needs it. The error says what went wrong, which leaves the machine waiting for
 /// a page for ever.
@@ -27,6 +31,8 @@ pub(super) fn serve(
 ) -> Result<(), String> {
     // Addresses, with the bytes of the page that are there. There are no more than threads that wait.
     let mut missing = BTreeMap::new();
+    // How often a page was there already since it was served last.
+    let mut existed = BTreeMap::new();
     loop {
         let until = (!missing.is_empty()).then(|| Instant::now() + AGAIN);
         match await_readable(userfault.fd(), stop, until)? {
@@ -46,10 +52,20 @@ pub(super) fn serve(
                 return Err(format!("it waits for memory at {address:#x}, which it did not tell of"));
             };
             match userfault.serve(page, done, memory) {
-                Ok(Served::Done) => {}
+                Ok(Served::Done) => drop(existed.remove(&address)),
+                Ok(Served::Exists) => {
+                    let times: &mut u32 = existed.entry(address).or_default();
+                    *times += 1;
+                    if *times > MAX_EXISTS {
+                        return Err(exhausted(page.size));
+                    }
+                }
                 Ok(Served::Later(done)) => drop(missing.insert(address, done)),
                 Ok(Served::Gone) => return Ok(()),
-                Err(error) => return Err(explain(page.size, &error)),
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Err(exhausted(page.size)),
+                Err(error) => {
+                    return Err(format!("a page of {} bytes cannot be given to it: {error}", page.size));
+                }
             }
         }
     }
@@ -70,12 +86,10 @@ fn take(event: Event, mappings: &mut Mappings, missing: &mut BTreeMap<u64, u64>)
     Ok(())
 }
 
-fn explain(page_size: u64, error: &std::io::Error) -> String {
-    let hint = match error.kind() {
-        std::io::ErrorKind::OutOfMemory if page_size == super::mappings::HUGE => {
-            ": the host has no huge pages left, so raise `vm.nr_hugepages`"
-        }
-        _ => "",
-    };
-    format!("a page of {page_size} bytes cannot be given to it: {error}{hint}")
+fn exhausted(page_size: u64) -> String {
+    if page_size == HUGE {
+        "the host has no huge page left for it: raise `vm.nr_hugepages`".to_owned()
+    } else {
+        "the host has no memory left for it".to_owned()
+    }
 }

@@ -63,6 +63,8 @@ struct Zero {
 pub(super) enum Served {
     /// It is there.
     Done,
+    /// It was there before, which the kernel also says if it has no huge page for it.
+    Exists,
     /// The process changes its memory at the moment: this many bytes are there, and the rest has to be tried again after
     /// its events.
     Later(u64),
@@ -150,15 +152,13 @@ impl Userfault {
     ) -> io::Result<Served> {
         match result {
             Ok(()) => Ok(Served::Done),
-            // It was served while this fault was on its way.
             Err(Errno::EXIST) => self.wake(range),
             // Not all of it, or nothing, in which case `copied` is an error's number.
             Err(Errno::AGAIN) => {
                 let copied = u64::try_from(copied).unwrap_or(0).min(range.1);
                 Ok(Served::Later(done + copied))
             }
-            // The kernel says the latter before 4.13.
-            Err(Errno::SRCH | Errno::NOSPC) => Ok(Served::Gone),
+            Err(Errno::SRCH) => Ok(Served::Gone),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -169,7 +169,7 @@ impl Userfault {
         #[expect(unsafe_code, reason = "rustix has no call for this ioctl")]
         // SAFETY: the opcode is of this structure, which the kernel only reads.
         unsafe { ioctl::ioctl(&self.0, Updater::<WAKE, _>::new(&mut range)) }?;
-        Ok(Served::Done)
+        Ok(Served::Exists)
     }
 }
 
