@@ -109,7 +109,7 @@ async fn a_host_without_huge_pages_is_told_what_it_lacks() {
         // This host has some.
         Ok(machine) => drop(machine.kill().await),
         Err(error) => {
-            insta::assert_snapshot!(error, @"the virtual machine monitor of `job-2` cannot be given its memory page by page: the host has no huge page left for it: raise `vm.nr_hugepages`")
+            insta::assert_snapshot!(error, @"the virtual machine monitor of `job-2` cannot be given its memory page by page: the host has no huge page left for it: raise `vm.nr_hugepages`");
         }
     }
 }

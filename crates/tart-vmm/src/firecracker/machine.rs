@@ -8,7 +8,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::{
+    pipe::{PipeFlags, pipe_with},
+    process::Signal,
+};
 use tart_net::NicLink;
 use tart_proto::time::scaled;
 use tokio::time::{Instant, sleep, timeout};
@@ -25,7 +28,8 @@ use super::{
     vsock::Vsock,
 };
 use crate::{
-    AgentStream, DiskSpec, Machine, MachineCounters, MachineExit, MachineSpec, Origin, Snapshot, VmmError,
+    AgentStream, DiskSpec, Machine, MachineCounters, MachineExit, MachineSpec, Origin, ProcessStatus,
+    Snapshot, VmmError,
     process::{Launch, Namespace},
     run_dir, spec,
     supervised::Supervised,
@@ -187,7 +191,8 @@ async fn ask(place: &Place, socket: &str, requests: &[Request], limit: Duration)
 
 impl FirecrackerMachine {
     fn ended(&self, exit: MachineExit) -> VmmError {
-        match self.pages.as_ref().and_then(PageServer::problem) {
+        let killed = exit.status == ProcessStatus::Signal(Signal::KILL.as_raw());
+        match self.pages.as_ref().and_then(PageServer::problem).filter(|_| killed) {
             Some(problem) => self.control(problem),
             None => VmmError::EndedInBoot { exit, console: self.console_tail() },
         }

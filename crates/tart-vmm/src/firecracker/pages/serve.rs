@@ -90,6 +90,6 @@ fn exhausted(page_size: u64) -> String {
     if page_size == HUGE {
         "the host has no huge page left for it: raise `vm.nr_hugepages`".to_owned()
     } else {
-        "the host has no memory left for it".to_owned()
+        "neither the host nor its control group has memory left for it".to_owned()
     }
 }

@@ -2,19 +2,18 @@
 
 use std::{
     ffi::c_void,
-    io,
-    os::fd::{FromRawFd as _, OwnedFd, RawFd},
+    io::{self, IoSliceMut},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     path::Path,
     ptr,
 };
 
 use rustix::{
     fs::{OFlags, SeekFrom, fcntl_getfl, fcntl_setfl, readlink},
-    io::Errno,
+    io::{Errno, ReadWriteFlags, preadv2},
     ioctl::{self, Opcode, Updater},
     mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap},
 };
-use std::os::fd::AsRawFd as _;
 
 use super::{
     events::{EVENT_BYTES, Event},
@@ -23,6 +22,9 @@ use super::{
 
 /// Events that are read at once.
 const EVENTS: usize = 64;
+
+/// Reads where a file that has no positions is.
+const HERE: u64 = u64::MAX;
 
 /// What a descriptor of `userfaultfd` is called in `/proc/self/fd`.
 const NAME: &str = "anon_inode:[userfaultfd]";
@@ -99,7 +101,13 @@ impl Userfault {
     /// The events that are there.
     pub(super) fn events(&self) -> io::Result<Vec<Event>> {
         let mut bytes = [0; EVENTS * EVENT_BYTES];
-        let len = match rustix::io::read(&self.0, &mut bytes) {
+        // The process can have the descriptor wait again after this thread was woken, but not this call, since Linux 6.10.
+        let parts = &mut [IoSliceMut::new(&mut bytes)];
+        let read = match preadv2(&self.0, parts, HERE, ReadWriteFlags::NOWAIT) {
+            Err(Errno::OPNOTSUPP | Errno::SPIPE | Errno::INVAL) => rustix::io::read(&self.0, &mut bytes),
+            read => read,
+        };
+        let len = match read {
             Ok(len) => len,
             Err(Errno::AGAIN | Errno::INTR) => 0,
             Err(errno) => return Err(errno.into()),
