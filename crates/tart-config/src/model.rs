@@ -14,6 +14,7 @@ pub use cache::{AuthenticationType, Azure, Cache, CacheType, Gcs, S3};
 pub use docker::{Docker, DockerService, PullPolicy};
 pub use microvm::{
     Accel, Driver, EgressMode, Factor, HugePages, MicroVm, Network, NetworkMode, Pool, PoolPolicy,
+    SnapshotMemory,
 };
 pub use runner::{
     Artifact, BootVerify, CustomBuildDir, Executor, JobQueuingDuration, Monitoring, Runner,

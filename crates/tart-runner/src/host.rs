@@ -22,7 +22,7 @@ use tart_registry::{RegistryError, RegistrySettings};
 use tart_vmm::{
     Accel, AgentStream, Bucket, Choice, Driver, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning,
     Guard, HugePages, Isolation, IsolationOptions, MachineSpec, Origin, PROBE_LIMIT, Probe, QemuDriver,
-    QemuOptions, RunDir, Snapshot, VmmError, choose,
+    QemuOptions, RunDir, Snapshot, SnapshotMemory, VmmError, choose,
 };
 use tokio::sync::watch;
 
@@ -361,6 +361,10 @@ fn tuning(config: &MicroVm) -> FirecrackerTuning {
             tart_config::HugePages::None => HugePages::None,
             tart_config::HugePages::TwoMib => HugePages::TwoMib,
             tart_config::HugePages::Transparent => HugePages::Transparent,
+        },
+        snapshot_memory: match config.snapshot_memory {
+            tart_config::SnapshotMemory::File => SnapshotMemory::File,
+            tart_config::SnapshotMemory::Uffd => SnapshotMemory::Uffd,
         },
         cpu_template: config.cpu_template.clone(),
         balloon: config.balloon,

@@ -5,6 +5,7 @@
 //! driver that is tested with it.
 
 mod arguments;
+mod memory;
 mod plan;
 mod reports;
 mod rules;

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::memory::Manner;
+
 /// How the fake behaves.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) saves_links: Option<String>,
     /// Lines that its guest makes it log.
     pub(crate) warnings: usize,
+    /// How it introduces memory that is served page by page.
+    pub(crate) memory: Manner,
     /// How its guest ends the machine after the start.
     pub(crate) exits: Option<u8>,
 }
@@ -46,6 +50,7 @@ impl Default for Plan {
             prints: 0,
             saves_links: None,
             warnings: 0,
+            memory: Manner::Proper,
             exits: None,
         }
     }

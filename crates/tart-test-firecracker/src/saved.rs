@@ -10,6 +10,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use crate::{
+    memory::{self, Served},
     rules,
     state::{AFTER, Answer, BEFORE, Drive, State, check_id},
     vsock::Vsock,
@@ -55,6 +56,10 @@ impl State {
         }
         let drive = self.drives.get_mut(id).ok_or("Invalid block device ID!")?;
         drive.swap(text(body, "path_on_host"))?;
+        // A guest that runs sees it.
+        if let Some(served) = self.served.as_ref().filter(|_| !self.paused) {
+            served.touch()?;
+        }
         Ok(DONE)
     }
 
@@ -75,10 +80,11 @@ impl State {
             return Ok(DONE);
         }
         let memory = File::create(text(body, "mem_file_path")).map_err(failed)?;
-        memory.set_len(self.memory_mib << 20).map_err(failed)?;
+        memory::save(&memory, self.memory_mib << 20).map_err(failed)?;
         let state = json!({
             "version": self.plan.version,
             "memory_mib": self.memory_mib,
+            "huge_pages": self.huge,
             "drives": self.drives,
             "vsock": self.vsock_path,
         });
@@ -102,18 +108,31 @@ impl State {
         let backend =
             body.get("mem_backend").and_then(Value::as_object).ok_or_else(|| failed("no backend"))?;
         rules::check(rules::BACKEND, backend, self.plan.minor())?;
-        if text(backend, "backend_type") != "File" {
-            return Err(failed("the fake has no other backend than `File`"));
-        }
-        let memory = fs::metadata(text(backend, "backend_path")).map_err(|e| failed(&e.to_string()))?;
         let state = fs::read(text(body, "snapshot_path")).map_err(|e| failed(&e.to_string()))?;
         let state: Value = serde_json::from_slice(&state).map_err(|e| failed(&e.to_string()))?;
         if state["version"] != self.plan.version.as_str() {
             return Err(failed("the snapshot is of another version"));
         }
         self.memory_mib = state["memory_mib"].as_u64().unwrap_or_default();
-        if memory.len() != self.memory_mib << 20 {
-            return Err(failed("the memory file has another size"));
+        self.huge = state["huge_pages"] == true;
+        let path = text(backend, "backend_path");
+        match text(backend, "backend_type") {
+            "File" if self.huge => {
+                return Err(failed(
+                    "Cannot restore hugetlbfs backed snapshot by mapping the memory file. Please use uffd.",
+                ));
+            }
+            "File" => {
+                let memory = fs::metadata(path).map_err(|e| failed(&e.to_string()))?;
+                if memory.len() != self.memory_mib << 20 {
+                    return Err(failed("the memory file has another size"));
+                }
+            }
+            "Uffd" => {
+                let served = Served::load(path, self.memory_mib << 20, self.huge, self.plan.memory);
+                self.served = Some(served.map_err(|problem| failed(&problem))?);
+            }
+            other => return Err(failed(&format!("unknown variant `{other}`, expected `File` or `Uffd`"))),
         }
         let drives: BTreeMap<String, Drive> =
             serde_json::from_value(state["drives"].clone()).map_err(|e| failed(&e.to_string()))?;

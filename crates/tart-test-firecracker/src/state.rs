@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice::name_to_ind
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{plan::Plan, reports::Reports, rules, vsock::Vsock};
+use crate::{memory::Served, plan::Plan, reports::Reports, rules, vsock::Vsock};
 
 pub(crate) const AFTER: &str = "The requested operation is not supported after starting the microVM.";
 pub(crate) const BEFORE: &str = "The requested operation is not supported before starting the microVM.";
@@ -29,6 +29,9 @@ pub(crate) struct State {
     /// Requests that a snapshot does not go with.
     pub(crate) configured: bool,
     pub(crate) memory_mib: u64,
+    pub(crate) huge: bool,
+    /// Memory that another process serves.
+    pub(crate) served: Option<Served>,
     pub(crate) drives: BTreeMap<String, Drive>,
     pub(crate) vsock_path: Option<String>,
     pub(crate) kernel: bool,
@@ -85,6 +88,8 @@ impl State {
             broken: false,
             configured: false,
             memory_mib: 128,
+            huge: false,
+            served: None,
             drives: BTreeMap::new(),
             vsock_path: None,
             kernel: false,
@@ -158,6 +163,7 @@ impl State {
             "/machine-config" => {
                 self.machine(number("vcpu_count"), number("mem_size_mib"), text("huge_pages"))?;
                 self.memory_mib = number("mem_size_mib");
+                self.huge = text("huge_pages") == "2M";
             }
             "/boot-source" => self.boot(text("kernel_image_path"), text("initrd_path"), text("boot_args"))?,
             "/drives" => {

@@ -5,6 +5,7 @@ mod exit;
 mod jail;
 mod kvm;
 mod machine;
+mod pages;
 mod place;
 mod reports;
 mod requests;
@@ -24,7 +25,7 @@ use rustix::process::geteuid;
 use crate::{Capabilities, Driver, Machine, MachineSpec, VmmError, cmdline, process::Launcher, program};
 use jail::Jailer;
 pub use kvm::problem as kvm_problem;
-pub use requests::{Bucket, FirecrackerTuning, HugePages};
+pub use requests::{Bucket, FirecrackerTuning, HugePages, SnapshotMemory};
 use version::Features;
 pub use version::Version;
 
@@ -59,6 +60,8 @@ pub struct FirecrackerDriver {
     version: Version,
     features: Features,
     tuning: FirecrackerTuning,
+    /// Why saved memory cannot be served page by page, if it would have to be.
+    unserved: Option<String>,
     jailer: Option<Arc<Jailer>>,
     launcher: Arc<Launcher>,
 }
@@ -85,12 +88,25 @@ impl FirecrackerDriver {
         let launcher =
             Launcher::start().map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
         let (features, tuning) = (version.features(), options.tuning);
-        Ok(Self { binary, version, features, tuning, jailer, launcher })
+        let mut driver = Self { binary, version, features, tuning, unserved: None, jailer, launcher };
+        if driver.can_save() && driver.serves_pages() {
+            driver.unserved = pages::permission::problem(driver.jailer.is_some());
+        }
+        if let Some(problem) = &driver.unserved {
+            tracing::warn!(%problem, "Guests boot instead of going on from a snapshot: their memory cannot be served");
+        }
+        Ok(driver)
     }
 
-    /// Memory of huge pages is not in a file, so it would have to be served page by page.
+    /// Restored memory would have no transparent huge pages: neither a file's pages nor those that are served become any.
     fn can_save(&self) -> bool {
-        self.features.snapshots && self.tuning.huge_pages == HugePages::None
+        let kept = self.tuning.huge_pages != HugePages::Transparent;
+        self.features.snapshots && kept && self.unserved.is_none()
+    }
+
+    /// Whether saved memory is served page by page. That of huge pages is in no file that could be mapped.
+    fn serves_pages(&self) -> bool {
+        self.tuning.huge_pages == HugePages::TwoMib || self.tuning.snapshot_memory == SnapshotMemory::Uffd
     }
 
     /// Whether it boots compressed kernels too; others need an ELF file.

@@ -280,6 +280,28 @@ enum End {
     Helper(Arc<Connection>),
 }
 
+impl End {
+    fn kill(&self) {
+        match self {
+            // The only possible error is that the process has ended.
+            Self::Child(pidfd) => drop(pidfd_send_signal(&**pidfd, Signal::KILL)),
+            // The helper takes it for the end of the connection, and can still tell the process's end.
+            Self::Helper(connection) => drop(rustix::net::shutdown(&**connection, Shutdown::Write)),
+        }
+    }
+}
+
+/// Kills a process without being its owner.
+#[derive(Debug)]
+pub(crate) struct Killer(End);
+
+impl Killer {
+    /// Sends SIGKILL. Without effect if it is gone.
+    pub(crate) fn kill(&self) {
+        self.0.kill();
+    }
+}
+
 impl Process {
     /// One that the root helper has started.
     pub(crate) fn helped(pid: u32, connection: Connection) -> Self {
@@ -292,12 +314,12 @@ impl Process {
 
     /// Sends SIGKILL. Without effect if it is gone.
     pub(crate) fn kill(&self) {
-        match &self.end {
-            // The only possible error is that the process has ended.
-            End::Child(pidfd) => drop(pidfd_send_signal(&**pidfd, Signal::KILL)),
-            // The helper takes it for the end of the connection, and can still tell the process's end.
-            End::Helper(connection) => drop(rustix::net::shutdown(&**connection, Shutdown::Write)),
-        }
+        self.end.kill();
+    }
+
+    /// What else can kill it.
+    pub(crate) fn killer(&self) -> Killer {
+        Killer(self.end.clone())
     }
 
     /// Waits for the end and takes the status. To be called once, by the process's one owner: it goes on after this

@@ -61,6 +61,11 @@ impl Snapshot {
         self.contents().memory.clone()
     }
 
+    /// The memory file with a position of its own.
+    pub(crate) fn memory_reader(&self) -> io::Result<OwnedFd> {
+        reopen(&self.contents().memory)
+    }
+
     /// The device state, from its beginning, for one reader.
     pub(crate) fn state(&self) -> io::Result<OwnedFd> {
         reopen(&self.contents().state)

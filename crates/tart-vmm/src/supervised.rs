@@ -15,7 +15,7 @@ use tokio::{net::UnixStream, sync::watch, task::JoinSet, time::timeout};
 use crate::{
     ExitKind, MachineExit, ProcessStatus,
     console::Tail,
-    process::{Process, Published, published},
+    process::{Killer, Process, Published, published},
 };
 
 /// Kept of the console, in bytes.
@@ -73,6 +73,11 @@ impl Supervised {
     /// How it ended, if it has.
     pub(crate) fn exit(&self) -> Option<MachineExit> {
         *self.exit.borrow()
+    }
+
+    /// What kills it as if it had crashed.
+    pub(crate) fn killer(&self) -> Killer {
+        self.process.killer()
     }
 
     /// From now on its end is ours.

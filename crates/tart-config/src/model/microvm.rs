@@ -22,6 +22,8 @@ pub struct MicroVm {
     pub cpu_template: Option<String>,
     /// What huge pages back the memory of Firecracker's guests.
     pub huge_pages: HugePages,
+    /// Where memory of Firecracker's guests comes from that go on from a snapshot.
+    pub snapshot_memory: SnapshotMemory,
     /// Whether Firecracker's guests give memory back that they do not use.
     pub balloon: bool,
     /// Bytes in a second that a guest reads from its disks and writes to them.
@@ -89,6 +91,7 @@ impl Default for MicroVm {
             jailer: None,
             cpu_template: None,
             huge_pages: HugePages::default(),
+            snapshot_memory: SnapshotMemory::default(),
             balloon: false,
             disk_bandwidth: None,
             uid_base: 1_879_048_192,
@@ -229,6 +232,17 @@ pub enum HugePages {
     /// Whatever the host's kernel finds.
     #[serde(rename = "transparent")]
     Transparent,
+}
+
+/// Where a guest's memory comes from that was saved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotMemory {
+    /// A file that the monitor maps.
+    #[default]
+    File,
+    /// Tart, page by page.
+    Uffd,
 }
 
 /// How the guest's processor is run.

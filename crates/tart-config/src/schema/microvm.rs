@@ -36,6 +36,12 @@ pub(super) static SECTIONS: &[Section] = &[
                 "\"none\"",
                 "Pages of the memory of Firecracker's guests; `2M` are those that the administrator reserved",
             ),
+            with(
+                "snapshot_memory",
+                Kind::Choice(&["file", "uffd"]),
+                "\"file\"",
+                "How Firecracker's guests get memory that was saved: from a `file`, or page by page (`uffd`), as huge pages always",
+            ),
             flag("balloon", "Firecracker's guests give memory back that they do not use"),
             unset(
                 "disk_bandwidth",

@@ -7,7 +7,9 @@ use std::{
     os::{
         fd::AsFd as _,
         unix::{
-            fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown},
+            fs::{
+                DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown,
+            },
             process::CommandExt as _,
         },
     },
@@ -84,12 +86,14 @@ impl Jail {
             move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
                 .map_err(|e| failed(e.into()))?;
         }
+        // Its number is another on each host.
+        let userfault = fs::metadata("/dev/userfaultfd").ok().map(|device| device.rdev());
         self.limit()?;
         plan.reach(Stage::Limited)?;
         self.join_cgroup()?;
         self.change_root().map_err(|e| format!("Failed to change the root directory: {e}"))?;
         plan.reach(Stage::Chrooted)?;
-        self.furnish()?;
+        self.furnish(userfault)?;
         plan.reach(Stage::Devices)?;
         self.record()?;
         plan.reach(Stage::Recorded)?;
@@ -187,7 +191,7 @@ impl Jail {
     }
 
     /// Directories and devices, which belong to the user.
-    fn furnish(&self) -> Result<(), String> {
+    fn furnish(&self, userfault: Option<u64>) -> Result<(), String> {
         let own = |path: &str| {
             chown(path, Some(self.uid), Some(self.gid))
                 .map_err(|e| format!("Failed to change owner for {path}: {e}"))
@@ -198,9 +202,11 @@ impl Jail {
             made.map_err(|e| format!("Failed to create directory {path}: {e}"))?;
             own(path)?;
         }
-        for (path, major, minor) in DEVICES {
+        let devices = DEVICES.map(|(path, major, minor)| (path, makedev(major, minor)));
+        for (path, device) in devices.into_iter().chain(userfault.map(|device| ("/dev/userfaultfd", device)))
+        {
             let mode = Mode::RUSR | Mode::WUSR;
-            mknodat(CWD, path, FileType::CharacterDevice, mode, makedev(major, minor))
+            mknodat(CWD, path, FileType::CharacterDevice, mode, device)
                 .map_err(|e| format!("Failed to create {path} via mknod inside the jail: {e}"))?;
             own(path)?;
         }

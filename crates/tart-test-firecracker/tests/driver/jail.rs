@@ -12,7 +12,7 @@ use super::*;
 
 impl Scene {
     /// A host whose `firecracker` and `jailer` are the fakes with plans.
-    fn jailed(plan: &Value, jailer_plan: &Value) -> Self {
+    pub(super) fn jailed(plan: &Value, jailer_plan: &Value) -> Self {
         let mut scene = Self::new(plan);
         let at = |name: &str| scene.root.path().join(name);
         let fakes = [
@@ -35,12 +35,12 @@ impl Scene {
     }
 
     /// The root directory of the jail.
-    fn jail(&self) -> PathBuf {
+    pub(super) fn jail(&self) -> PathBuf {
         self.spec.run_dir.join("firecracker").join(&self.spec.id).join("root")
     }
 
     /// Nothing of the machine runs, and its jail is gone.
-    fn assert_gone(&self) {
+    pub(super) fn assert_gone(&self) {
         assert_eq!(of_user(self.uid()), Vec::<u32>::new(), "a process is left");
         assert!(!self.spec.run_dir.join("firecracker").exists(), "a jail is left");
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();

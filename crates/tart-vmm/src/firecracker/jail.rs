@@ -78,7 +78,8 @@ impl Furnishing {
         Self { name: disk(position), source }
     }
 
-    fn shared(name: &str, file: &Path) -> Self {
+    /// A file that others use too.
+    pub(super) fn shared(name: &str, file: &Path) -> Self {
         Self { name: name.to_owned(), source: Source::Shared(file.to_owned()) }
     }
 }
@@ -109,7 +110,7 @@ pub(super) fn plan(
     jailer: &Jailer,
     spec: &MachineSpec,
     cgroup: Option<&Path>,
-    saved: Option<[PathBuf; 2]>,
+    saved: Option<Vec<Furnishing>>,
     max_file: u64,
 ) -> Result<JailPlan, VmmError> {
     let refuse = |reason: &str| VmmError::Jail { id: spec.id.clone(), reason: reason.to_owned() };
@@ -122,9 +123,7 @@ pub(super) fn plan(
     let mut inside = spec.clone();
     let mut files = Vec::new();
     match saved {
-        Some([memory, state]) => {
-            files.extend([Furnishing::shared(MEMORY, &memory), Furnishing::shared(STATE, &state)]);
-        }
+        Some(saved) => files.extend(saved),
         None => {
             files.push(Furnishing::shared("kernel", &spec.kernel));
             files.push(Furnishing::shared("initrd", &spec.initrd));

@@ -8,7 +8,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::{
+    pipe::{PipeFlags, pipe_with},
+    process::Signal,
+};
 use tart_net::NicLink;
 use tart_proto::time::scaled;
 use tokio::time::{Instant, sleep, timeout};
@@ -17,14 +20,16 @@ use super::{
     FirecrackerDriver,
     api::{Api, ApiError},
     exit,
+    pages::{self, PageServer},
     place::Place,
     reports::{self, Reports},
-    requests::{self, Request},
+    requests::{self, Backend, Request, Saved},
     setting::{Jail, Setting},
     vsock::Vsock,
 };
 use crate::{
-    AgentStream, DiskSpec, Machine, MachineCounters, MachineExit, MachineSpec, Origin, Snapshot, VmmError,
+    AgentStream, DiskSpec, Machine, MachineCounters, MachineExit, MachineSpec, Origin, ProcessStatus,
+    Snapshot, VmmError,
     process::{Launch, Namespace},
     run_dir, spec,
     supervised::Supervised,
@@ -54,6 +59,8 @@ pub(super) struct FirecrackerMachine {
     place: Place,
     api_socket: &'static str,
     disks: Vec<DiskSpec>,
+    /// Serves its memory, if it is served page by page.
+    pages: Option<PageServer>,
     /// Bytes of memory, if it was started to be saved.
     template: Option<u64>,
     /// Dropped after the process, which is killed.
@@ -77,7 +84,8 @@ pub(super) async fn start(
     };
     let is_template = matches!(spec.origin, Origin::Template);
     if !matches!(spec.origin, Origin::Boot) && !driver.can_save() {
-        let reason = format!("Firecracker {} cannot go on from a saved machine", driver.version);
+        let why = driver.unserved.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
+        let reason = format!("Firecracker {} cannot go on from a saved machine{why}", driver.version);
         return Err(VmmError::Spec { id: spec.id.clone(), reason });
     }
     let what = |what: &str| format!("{what} of virtual machine `{}`", spec.id);
@@ -89,7 +97,7 @@ pub(super) async fn start(
             let requests = requests::before_start(inside, line, device, &driver.tuning, driver.features)?;
             requests.into_iter().chain([Request::start()]).collect::<Vec<_>>()
         }
-        Some([memory, state]) => requests::restore(inside, device, memory, state, driver.features)?,
+        Some(saved) => requests::restore(inside, device, saved, driver.features)?,
     };
 
     let second = place.try_clone().map_err(|e| VmmError::system(what("open the directory"), e))?;
@@ -97,6 +105,13 @@ pub(super) async fn start(
         Origin::Boot | Origin::Template => Vsock::listen(second, jail.as_ref().map(|jail| jail.identity))
             .map_err(|e| VmmError::system(what("make the socket"), e))?,
         Origin::Snapshot(_) => Vsock::of_restored(second),
+    };
+    let listening = match (&spec.origin, &setting.saved) {
+        (Origin::Snapshot(snapshot), Some(Saved { memory: Backend::Uffd(_), .. })) => {
+            let listening = pages::Listening::new(&place, jail.as_ref().map(|jail| jail.identity), snapshot);
+            Some(listening.map_err(|e| VmmError::system(what("prepare to serve the memory"), e))?)
+        }
+        _ => None,
     };
     let reports = Reports::make(place.dir()).map_err(|e| VmmError::system(what("make pipes"), e))?;
     let requests: Vec<Request> = reports::requests().into_iter().chain(requests).collect();
@@ -126,10 +141,12 @@ pub(super) async fn start(
 
     let watched = |e: io::Error| VmmError::system(what("watch the sockets"), e);
     let process = Supervised::new(process, console, stderr, exit::kind).map_err(watched)?;
+    let pages = listening.map(|listening| listening.serve(process.pid(), process.killer())).transpose();
+    let pages = pages.map_err(|e| VmmError::system(what("serve the memory"), e))?;
     let template = is_template.then(|| spec.memory_mib() << 20);
     let (id, disks) = (spec.id.clone(), spec.disks.clone());
     let machine =
-        FirecrackerMachine { id, process, reports, vsock, place, api_socket, disks, template, jail };
+        FirecrackerMachine { id, process, reports, vsock, place, api_socket, disks, pages, template, jail };
 
     let limit = scaled(START_LIMIT).min(spec.boot_limit);
     let asked = tokio::select! {
@@ -174,7 +191,11 @@ async fn ask(place: &Place, socket: &str, requests: &[Request], limit: Duration)
 
 impl FirecrackerMachine {
     fn ended(&self, exit: MachineExit) -> VmmError {
-        VmmError::EndedInBoot { exit, console: self.console_tail() }
+        let killed = exit.status == ProcessStatus::Signal(Signal::KILL.as_raw());
+        match self.pages.as_ref().and_then(PageServer::problem).filter(|_| killed) {
+            Some(problem) => self.control(problem),
+            None => VmmError::EndedInBoot { exit, console: self.console_tail() },
+        }
     }
 
     fn control(&self, problem: impl ToString) -> VmmError {
@@ -254,8 +275,11 @@ impl Machine for FirecrackerMachine {
         if !log.is_empty() {
             said = if said.is_empty() { log } else { format!("{}\n{log}", said.trim_end()) };
         }
-        match self.process.exit().and_then(|exit| exit::meaning(exit.status)) {
-            Some(meaning) if said.is_empty() => meaning.to_owned(),
+        let problem = self.pages.as_ref().and_then(PageServer::problem);
+        let problem = problem.map(|problem| format!("Firecracker {problem}, and was killed"));
+        let meaning = || Some(exit::meaning(self.process.exit()?.status)?.to_owned());
+        match problem.or_else(meaning) {
+            Some(meaning) if said.is_empty() => meaning,
             Some(meaning) => format!("{}\n{meaning}", said.trim_end()),
             None => said,
         }

@@ -4,14 +4,17 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::{fs::lchown, net::UnixListener},
+    },
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, openat2, unlinkat};
 use tokio::net::UnixStream;
 
-use crate::run_dir;
+use crate::{Identity, run_dir};
 
 /// An open directory.
 #[derive(Debug)]
@@ -45,6 +48,18 @@ impl Place {
     pub(super) async fn connect(&self, name: &str) -> io::Result<UnixStream> {
         let socket = self.beneath(name, OFlags::PATH)?;
         UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await
+    }
+
+    /// Listens at a new socket, to which a jailed program connects as its own user. Accepting does not wait. Only for as
+    /// long as the directory is nobody else's.
+    pub(super) fn listen(&self, name: &str, user: Option<Identity>) -> io::Result<UnixListener> {
+        let socket = self.path(name);
+        let listener = UnixListener::bind(&socket)?;
+        if let Some(Identity { uid, gid }) = user {
+            lchown(&socket, Some(uid), Some(gid))?;
+        }
+        listener.set_nonblocking(true)?;
+        Ok(listener)
     }
 
     /// Opens a file that was made here and removes its name.

@@ -35,6 +35,16 @@ pub enum HugePages {
     Transparent,
 }
 
+/// Where the memory of guests that go on from a snapshot comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SnapshotMemory {
+    /// Firecracker maps the snapshot's file; memory of huge pages is served nevertheless, for it is in no file.
+    #[default]
+    File,
+    /// Tart serves each page when the guest touches it.
+    Uffd,
+}
+
 /// A bound of tokens in a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
@@ -49,6 +59,8 @@ pub struct Bucket {
 pub struct FirecrackerTuning {
     /// Pages of the guest's memory.
     pub huge_pages: HugePages,
+    /// Where memory comes from that was saved.
+    pub snapshot_memory: SnapshotMemory,
     /// Name of one of Firecracker's CPU templates, such as `T2`.
     pub cpu_template: Option<String>,
     /// A template of the administrator's own, as `PUT /cpu-config` takes it.
@@ -217,18 +229,38 @@ pub(super) fn insert(position: usize, image: &str) -> Request {
     Request { method: "PATCH", path: format!("/drives/{id}"), body }
 }
 
-/// Goes on from a saved machine: `memory` and `state` are paths of its files. Disks, whose paths are part of the state,
+/// What a machine goes on from, with paths as Firecracker sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Saved {
+    pub(super) memory: Backend,
+    /// The file of its devices' state.
+    pub(super) state: String,
+}
+
+/// Where its memory is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Backend {
+    /// In a file.
+    File(String),
+    /// With a server that listens at a socket.
+    Uffd(String),
+}
+
+/// Goes on from a saved machine, with the pages that it had: those cannot be changed before 1.17. Disks, whose paths are part of the state,
 /// get their images before the guest runs.
 pub(super) fn restore(
     spec: &MachineSpec,
     device: Option<&str>,
-    memory: &str,
-    state: &str,
+    saved: &Saved,
     features: Features,
 ) -> Result<Vec<Request>, VmmError> {
+    let (kind, path) = match &saved.memory {
+        Backend::File(path) => ("File", path),
+        Backend::Uffd(path) => ("Uffd", path),
+    };
     let mut load = json!({
-        "snapshot_path": state,
-        "mem_backend": { "backend_type": "File", "backend_path": memory },
+        "snapshot_path": saved.state,
+        "mem_backend": { "backend_type": kind, "backend_path": path },
         "resume_vm": false,
     });
     if let Some(device) = device.filter(|_| features.network_overrides) {

@@ -12,8 +12,9 @@ use std::{
 use super::{
     FirecrackerDriver,
     jail::{self, Furnishing, Jailer},
+    pages,
     place::Place,
-    requests,
+    requests::{self, Backend, Saved},
 };
 use crate::{DiskSpec, Identity, MachineSpec, Origin, VmmError, snapshot::MAX_STATE};
 
@@ -37,8 +38,8 @@ pub(super) struct Setting {
     pub(super) api_socket: &'static str,
     /// The machine with paths as it sees them.
     pub(super) spec: MachineSpec,
-    /// Paths of the memory and the state that it goes on from, as it sees them.
-    pub(super) saved: Option<[String; 2]>,
+    /// What it goes on from.
+    pub(super) saved: Option<Saved>,
     pub(super) jail: Option<Jail>,
 }
 
@@ -51,26 +52,31 @@ impl Setting {
         match &driver.jailer {
             None => Self::free(driver, spec, max_file),
             Some(jailer) => {
-                let (jailer, jailed) = (jailer.clone(), spec.clone());
-                on_thread(move || Self::jailed(&jailer, &jailed, max_file)).await?
+                let (jailer, jailed, serves) = (jailer.clone(), spec.clone(), driver.serves_pages());
+                on_thread(move || Self::jailed(&jailer, &jailed, max_file, serves)).await?
             }
         }
     }
 
     fn free(driver: &FirecrackerDriver, spec: &MachineSpec, max_file: u64) -> Result<Self, VmmError> {
         let what = |what: &str| format!("{what} of virtual machine `{}`", spec.id);
-        let inherit = match &spec.origin {
-            Origin::Boot | Origin::Template => Vec::new(),
+        let mut inherit = Vec::new();
+        let saved = match &spec.origin {
+            Origin::Boot | Origin::Template => None,
             Origin::Snapshot(snapshot) => {
                 let state = snapshot.state().map_err(|e| VmmError::system("open a saved machine", e))?;
-                vec![snapshot.memory(), Arc::new(state)]
+                let mut give = |file: Arc<OwnedFd>| {
+                    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+                    inherit.push(file);
+                    path
+                };
+                let memory = if driver.serves_pages() {
+                    Backend::Uffd(pages::SOCKET.to_owned())
+                } else {
+                    Backend::File(give(snapshot.memory()))
+                };
+                Some(Saved { memory, state: give(Arc::new(state)) })
             }
-        };
-        let saved = match inherit.as_slice() {
-            [memory, state] => {
-                Some([memory, state].map(|file| format!("/proc/self/fd/{}", file.as_raw_fd())))
-            }
-            _ => None,
         };
         let place =
             Place::open(&spec.run_dir).map_err(|e| VmmError::system(what("open the directory"), e))?;
@@ -90,8 +96,8 @@ impl Setting {
         })
     }
 
-    /// Blocks.
-    fn jailed(jailer: &Jailer, spec: &MachineSpec, max_file: u64) -> Result<Self, VmmError> {
+    /// Blocks. `serves` says that memory is served page by page.
+    fn jailed(jailer: &Jailer, spec: &MachineSpec, max_file: u64, serves: bool) -> Result<Self, VmmError> {
         let refuse = |reason: String| VmmError::Jail { id: spec.id.clone(), reason };
         if let Some(reason) = jail::refuse_mount(&spec.run_dir) {
             return Err(refuse(reason));
@@ -105,14 +111,21 @@ impl Setting {
                 Some(jail::below_mount(&mounts, cgroup).ok_or_else(foreign)?)
             }
         };
-        let files = match &spec.origin {
-            Origin::Boot | Origin::Template => None,
-            // Beside the machine's directory, since they outlive the machine.
+        let (saved, files) = match &spec.origin {
+            Origin::Boot | Origin::Template => (None, None),
             Origin::Snapshot(snapshot) => {
-                Some(snapshot.files(spec.run_dir.parent().unwrap_or(&spec.run_dir))?)
+                // Beside the machine's directory, since they outlive the machine.
+                let [memory, state] = snapshot.files(spec.run_dir.parent().unwrap_or(&spec.run_dir))?;
+                let mut files = vec![Furnishing::shared(jail::STATE, &state)];
+                let memory = if serves {
+                    Backend::Uffd(pages::SOCKET.to_owned())
+                } else {
+                    files.insert(0, Furnishing::shared(jail::MEMORY, &memory));
+                    Backend::File(jail::MEMORY.to_owned())
+                };
+                (Some(Saved { memory, state: jail::STATE.to_owned() }), Some(files))
             }
         };
-        let saved = files.is_some().then(|| [jail::MEMORY, jail::STATE].map(str::to_owned));
         let plan = jail::plan(jailer, spec, cgroup.as_deref(), files, max_file)?;
         let jail = Jail { identity: plan.identity, cgroup: spec.cgroup.clone(), top: plan.top.clone() };
         let place = jail::make(&plan)?;

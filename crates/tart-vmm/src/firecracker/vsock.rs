@@ -3,7 +3,7 @@
 //! The agent connects out once as it comes up: Firecracker then connects to `<socket>_<port>`, where the driver listens.
 //! Later streams are asked for at `<socket>` by the line `CONNECT <port>`.
 
-use std::{io, os::unix::fs::lchown, time::Duration};
+use std::{io, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -38,11 +38,7 @@ pub(super) struct Vsock {
 impl Vsock {
     /// Listens in a machine's directory for the agent's report, which a jailed Firecracker brings as its own user.
     pub(super) fn listen(place: Place, user: Option<Identity>) -> io::Result<Self> {
-        let socket = place.path(&format!("{VSOCK}_{PORT}"));
-        let reports = UnixListener::bind(&socket)?;
-        if let Some(Identity { uid, gid }) = user {
-            lchown(&socket, Some(uid), Some(gid))?;
-        }
+        let reports = UnixListener::from_std(place.listen(&format!("{VSOCK}_{PORT}"), user)?)?;
         Ok(Self { place, reports: Mutex::new(Some(reports)) })
     }
 

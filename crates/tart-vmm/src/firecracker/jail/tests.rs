@@ -64,7 +64,8 @@ fn a_jail_holds_what_the_machine_needs_under_names_of_its_own() {
 
 #[test]
 fn a_saved_machine_finds_its_memory_and_its_disks_again() {
-    let saved = Some(["/r/snapshot.x/memory", "/r/snapshot.x/state"].map(PathBuf::from));
+    let file = |name, path| Furnishing::shared(name, Path::new(path));
+    let saved = Some(vec![file(MEMORY, "/r/snapshot.x/memory"), file(STATE, "/r/snapshot.x/state")]);
     let plan = plan(&jailer(), &spec(), None, saved, 0).unwrap();
     insta::assert_snapshot!(shown(&plan), @r#"
     /run/tart/job-1/firecracker-v1.16.1/job-1/root

@@ -59,6 +59,7 @@ fn an_old_version_is_asked_for_what_it_knows() {
 #[test]
 fn everything_that_can_be_tuned_is_said_to_a_version_that_knows_it() {
     let tuning = FirecrackerTuning {
+        snapshot_memory: SnapshotMemory::File,
         huge_pages: HugePages::Transparent,
         cpu_template: Some("T2".into()),
         cpu_config: Some(json!({ "cpuid_modifiers": [] })),
@@ -114,7 +115,8 @@ fn a_machine_that_goes_on_gets_its_images_before_it_runs() {
     let features = |version: &str| Version::parse(version).unwrap().features();
     let mut spec = spec();
     spec.disks.push(DiskSpec { path: None, read_only: true, serial: "service-0".into() });
-    let shown = |version| listed(&restore(&spec, Some("tap0"), "/m", "/s", features(version)).unwrap());
+    let saved = Saved { memory: Backend::File("/m".into()), state: "/s".into() };
+    let shown = |version| listed(&restore(&spec, Some("tap0"), &saved, features(version)).unwrap());
     insta::assert_snapshot!(shown("1.16.1"), @r#"
     PUT /snapshot/load {"mem_backend":{"backend_path":"/m","backend_type":"File"},"network_overrides":[{"host_dev_name":"tap0","iface_id":"nic"}],"resume_vm":false,"snapshot_path":"/s"}
     PATCH /drives/disk0 {"drive_id":"disk0","path_on_host":"/d/helper"}
@@ -122,4 +124,7 @@ fn a_machine_that_goes_on_gets_its_images_before_it_runs() {
     PATCH /vm {"state":"Resumed"}
     "#);
     assert!(!shown("1.7.0").contains("network_overrides"));
+    let saved = Saved { memory: Backend::Uffd("memory.sock".into()), ..saved };
+    let served = listed(&restore(&spec, None, &saved, features("1.17.0")).unwrap());
+    insta::assert_snapshot!(served.lines().next().unwrap(), @r#"PUT /snapshot/load {"mem_backend":{"backend_path":"memory.sock","backend_type":"Uffd"},"resume_vm":false,"snapshot_path":"/s"}"#);
 }

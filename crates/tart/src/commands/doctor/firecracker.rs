@@ -275,7 +275,7 @@ fn userfaultfd(facts: &Facts) -> Check {
         facts.user.name
     );
     Check::warn(WHAT, format!("memory cannot be served page by page by {}", facts.user.name), fix)
-        .because("guests with huge pages would start from a snapshot by it; others do without")
+        .because("guests start from a snapshot by it that have huge pages or `snapshot_memory = \"uffd\"`; they boot without")
 }
 
 fn swap(swap: u64) -> Check {

@@ -140,7 +140,7 @@ fn a_new_installation_is_led_through_all_steps() {
                      why: nothing else bounds what the monitors of guests take of the host
                      fix: run `tart` by its unit (tart.service), or this by `systemd-run --pipe --property='Delegate=memory pids cpu io'`
     warn  uffd       memory cannot be served page by page by tart
-                     why: guests with huge pages would start from a snapshot by it; others do without
+                     why: guests start from a snapshot by it that have huge pages or `snapshot_memory = "uffd"`; they boot without
                      fix: setfacl --modify u:tart:rw /dev/userfaultfd (on kernels before 6.1: sysctl --write vm.unprivileged_userfaultfd=1)
     warn  swap       4.0 GiB of it
                      why: guests' memory, with secrets of jobs, could be written to a disk, and guests get slow
