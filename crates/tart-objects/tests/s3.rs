@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use tart_objects::{Encryption, ObjectError, ObjectStore, S3Settings};
-use tart_test_s3::{ACCESS_KEY, S3Server, SECRET_KEY, Seen};
+use tart_test_objects::{ACCESS_KEY, S3Server, SECRET_KEY, Seen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const LIMIT: Duration = Duration::from_secs(20);

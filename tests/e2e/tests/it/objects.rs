@@ -2,7 +2,7 @@
 
 use tart_e2e::{Config, JOB, Scene};
 use tart_test_gitlab::{Cache, JobHandle, JobSpec, JobState, ProjectHandle};
-use tart_test_s3::{ACCESS_KEY, S3Server, SECRET_KEY};
+use tart_test_objects::{ACCESS_KEY, S3Server, SECRET_KEY};
 
 fn config(store: &S3Server, secret: &str, cache: &str) -> Config {
     let address = store.address();
