@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use tart_ranges::RangeError;
 use thiserror::Error;
 
 /// Settings that lead to no store.
@@ -75,6 +76,16 @@ impl ObjectError {
             Self::Missing | Self::TimedOut(_) | Self::Source(_) | Self::Signature | Self::TooLarge(_) => {
                 false
             }
+        }
+    }
+}
+
+impl From<RangeError> for ObjectError {
+    fn from(error: RangeError) -> Self {
+        match error {
+            RangeError::Transport(error) => Self::Transport(describe(error)),
+            RangeError::TimedOut(limit) => Self::TimedOut(limit.as_secs()),
+            error => Self::Transport(error.to_string()),
         }
     }
 }

@@ -14,4 +14,4 @@ pub use azure::AzureSettings;
 pub use error::{ObjectError, SettingsError};
 pub use gcs::GcsSettings;
 pub use s3::{Encryption, S3Settings};
-pub use store::{Download, ObjectStore};
+pub use store::{Download, ObjectStore, Transfer};

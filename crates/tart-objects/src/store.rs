@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, RANGE};
 use reqwest::redirect::Policy;
 use reqwest::{Body, Client, Response, StatusCode};
+use tart_ranges::Ranges;
 use tokio::time::{sleep, timeout};
 
 use crate::azure::{Azure, AzureSettings};
@@ -43,11 +44,26 @@ struct Store {
     place: Box<dyn Place>,
 }
 
+/// How an object is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// By one request.
+    Whole,
+    /// By several requests at once, if the store can do that. At most 16 MiB of the object are in memory.
+    InPieces,
+}
+
 /// The bytes of an object.
 #[derive(Debug)]
 pub struct Download {
-    response: Response,
+    content: Content,
     limit: Duration,
+}
+
+#[derive(Debug)]
+enum Content {
+    Whole(Response),
+    Pieces(Ranges),
 }
 
 impl Download {
@@ -56,7 +72,10 @@ impl Download {
     /// # Errors
     /// If the store breaks off: an end before the announced one is an error.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ObjectError> {
-        within(self.limit, self.response.chunk()).await
+        match &mut self.content {
+            Content::Whole(response) => within(self.limit, response.chunk()).await,
+            Content::Pieces(ranges) => Ok(ranges.chunk().await?),
+        }
     }
 }
 
@@ -102,15 +121,47 @@ impl ObjectStore {
     /// guest takes them is not the store's fault.
     ///
     /// # Errors
-    /// If there is none of that name, or the store refuses three times or for good.
-    pub async fn get(&self, name: &str, limit: Duration) -> Result<Download, ObjectError> {
-        let Store { client, place } = &*self.0;
+    /// If there is none of that name, or the store refuses three times or for good. An object that is replaced while its
+    /// pieces are read is an error of the download.
+    pub async fn get(
+        &self,
+        name: &str,
+        transfer: Transfer,
+        limit: Duration,
+    ) -> Result<Download, ObjectError> {
         tries(|| async {
-            let url = place.get(name, validity(limit))?;
-            let response = within(limit, client.get(url).send()).await?;
-            Ok(Download { response: accepted(response).await?, limit })
+            if transfer == Transfer::InPieces
+                && let Some(content) = self.pieces(name, limit).await?
+            {
+                return Ok(Download { content, limit });
+            }
+            let url = self.0.place.get(name, validity(limit))?;
+            let response = within(limit, self.0.client.get(url).send()).await?;
+            Ok(Download { content: Content::Whole(accepted(response).await?), limit })
         })
         .await
+    }
+
+    /// Begins to read an object in pieces, if there can be any.
+    async fn pieces(&self, name: &str, limit: Duration) -> Result<Option<Content>, ObjectError> {
+        let Store { client, place } = &*self.0;
+        let url = place.get(name, validity(limit))?;
+        let response = within(limit, client.get(url).header(RANGE, Ranges::first()).send()).await?;
+        match response.status() {
+            // An empty object has no pieces.
+            StatusCode::RANGE_NOT_SATISFIABLE => Ok(None),
+            StatusCode::PARTIAL_CONTENT => {
+                let (store, name) = (self.clone(), name.to_owned());
+                // What is not signed is refused.
+                let url = move || {
+                    let place = &store.0.place;
+                    place.get(&name, validity(limit)).unwrap_or_else(|_| place.address(&name))
+                };
+                let ranges = Ranges::new(client, url, response, limit)?;
+                Ok(Some(ranges).filter(Ranges::are_of_one_file).map(Content::Pieces))
+            }
+            _ => Ok(Some(Content::Whole(accepted(response).await?))),
+        }
     }
 
     /// Writes an object from a file's beginning to its end. `key` is the cache's key, for people who look at the store.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
 
-use tart_objects::{AzureSettings, GcsSettings, ObjectError, ObjectStore};
+use tart_objects::{AzureSettings, Download, GcsSettings, ObjectError, ObjectStore, Transfer};
 use tart_test_objects::{CloudServer, Seen};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -16,7 +16,10 @@ fn archive(bytes: &[u8]) -> File {
 }
 
 async fn contents(store: &ObjectStore, name: &str) -> Result<Vec<u8>, ObjectError> {
-    let mut download = store.get(name, LIMIT).await?;
+    bytes(store.get(name, Transfer::Whole, LIMIT).await?).await
+}
+
+async fn bytes(mut download: Download) -> Result<Vec<u8>, ObjectError> {
     let mut bytes = Vec::new();
     while let Some(piece) = download.chunk().await? {
         bytes.extend_from_slice(&piece);
@@ -87,6 +90,43 @@ async fn what_is_written_is_read_again() {
 }
 
 #[tokio::test]
+async fn pieces_make_the_same_object() {
+    // Two pieces and a bit, none like the other.
+    let large: Vec<u8> = (0..(9_u32 << 20) / 4).flat_map(u32::to_be_bytes).collect();
+    for (server, store) in both().await {
+        for (name, content) in [("large", large.as_slice()), ("small", b"small"), ("empty", b"")] {
+            let missing = store.get(name, Transfer::InPieces, LIMIT).await.err();
+            assert!(matches!(missing, Some(ObjectError::Missing)), "{missing:?}");
+            store.put(name, name, &archive(content), LIMIT).await.unwrap();
+            let download = store.get(name, Transfer::InPieces, LIMIT).await.unwrap();
+            assert!(bytes(download).await.unwrap() == content, "{store:?} {name}");
+        }
+        let mut asked: Vec<_> = server
+            .seen()
+            .iter()
+            .filter(|seen| seen.path.ends_with("/large") && seen.status == 206)
+            .filter_map(|seen| header(seen, "range").map(str::to_owned))
+            .collect();
+        asked.sort_unstable();
+        assert_eq!(asked, ["bytes=0-4194303", "bytes=4194304-8388607", "bytes=8388608-9437183"]);
+    }
+}
+
+#[tokio::test]
+async fn pieces_of_two_objects_are_not_mixed() {
+    let large = vec![1; 9 << 20];
+    for (_server, store) in both().await {
+        store.put("x", "x", &archive(&large), LIMIT).await.unwrap();
+        let download = store.get("x", Transfer::InPieces, LIMIT).await.unwrap();
+        store.put("x", "x", &archive(&vec![2; 9 << 20]), LIMIT).await.unwrap();
+        let error = bytes(download).await.unwrap_err();
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(error.to_string(), @"the file was replaced while it was read");
+        }
+    }
+}
+
+#[tokio::test]
 async fn other_keys_and_buckets_are_refused_at_once() {
     let server = CloudServer::google("caches").await.unwrap();
     let other = CloudServer::google("caches").await.unwrap();
@@ -144,7 +184,7 @@ async fn neither_keys_nor_signatures_are_shown() {
     for (server, store) in both().await {
         let (key, shown) = (server.key().to_owned(), format!("{store:?}"));
         drop(server);
-        let error = store.get("secret-name", LIMIT).await.unwrap_err();
+        let error = store.get("secret-name", Transfer::Whole, LIMIT).await.unwrap_err();
         let text = format!("{error} {error:?} {shown}");
         assert!(matches!(error, ObjectError::Transport(_)), "{text}");
         for hidden in ["secret-name", "Signature", "sig=", &key] {
