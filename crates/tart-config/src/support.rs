@@ -100,8 +100,6 @@ static ROWS: &[(&str, Support)] = &[
     ("runners.docker.helper_image_autoset_arch_and_os", Ignored(NO_HELPER)),
     ("runners.docker.container_labels", Ignored(NO_DAEMON)),
     ("runners.docker.log_options", Ignored(NO_DAEMON)),
-    ("runners.cache.gcs", NotYet),
-    ("runners.cache.azure", NotYet),
     ("runners.cache.s3.RoleARN", Refused(ROLES)),
     ("runners.cache.s3.UploadRoleARN", Refused(ROLES)),
     ("runners.cache.s3.AssumeRoleMaxConcurrency", NotYet),
@@ -147,7 +145,7 @@ mod tests {
         assert_eq!(of("runners.docker.image"), Works);
         assert_eq!(of("runners.docker.cap_add"), NotYet);
         assert_eq!(of("runners.cache.s3.BucketName"), Works);
-        assert_eq!(of("runners.cache.gcs.BucketName"), NotYet);
+        assert_eq!(of("runners.cache.s3.AssumeRoleMaxConcurrency"), NotYet);
         assert_eq!(of("runners.limit"), Works);
         assert!(matches!(of("runners.docker.gpus"), Refused(_)));
     }

@@ -3,12 +3,11 @@
 //! Both are streams of unknown length that are never held in memory. An upload's content cannot be sent a second time
 //! from here, so that whoever makes it also repeats it, as often as [`UploadError::tries`] says.
 
-mod ranges;
-
 use bytes::Bytes;
 use reqwest::header::{HeaderValue, LOCATION, RANGE};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Method, Response};
+use tart_ranges::{RangeError, Ranges};
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 use url::Url;
@@ -19,7 +18,6 @@ use crate::client::Client;
 use crate::error::{ApiError, transport};
 use crate::job_api::JobHandle;
 use crate::token::Token;
-use ranges::Ranges;
 
 /// How much of the content is read at once, in bytes.
 const PIECE_BYTES: usize = 64 << 10;
@@ -109,7 +107,7 @@ impl ArtifactDownload {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
         match &mut self.content {
             Content::Whole(response) => response.chunk().await.map_err(transport),
-            Content::Pieces(ranges) => ranges.chunk().await,
+            Content::Pieces(ranges) => ranges.chunk().await.map_err(piece_failed),
         }
     }
 }
@@ -194,7 +192,9 @@ impl Client {
                 return Ok(ArtifactDownload { content: Content::Whole(response), storage });
             }
             if status == 206 && in_pieces && storage.is_some() {
-                let ranges = Ranges::new(&connections.http, &url, response).map_err(failed)?;
+                let here = url.clone();
+                let ranges = Ranges::new(&connections.http, move || here.clone(), response, HEADER_TIMEOUT)
+                    .map_err(|error| failed(piece_failed(error)))?;
                 return Ok(ArtifactDownload { content: Content::Pieces(ranges), storage });
             }
             if status == 416 && std::mem::take(&mut in_pieces) {
@@ -210,6 +210,13 @@ impl Client {
         }
         let reason = "there were too many redirections before";
         Err(failed(ApiError::Redirect { location: origin(&url), reason }))
+    }
+}
+
+fn piece_failed(error: RangeError) -> ApiError {
+    match error {
+        RangeError::Transport(error) => transport(error),
+        error => ApiError::Transport(error.to_string()),
     }
 }
 

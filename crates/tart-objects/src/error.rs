@@ -2,17 +2,35 @@
 
 use std::error::Error;
 
+use tart_ranges::RangeError;
 use thiserror::Error;
 
 /// Settings that lead to no store.
 #[derive(Debug, Error)]
 pub enum SettingsError {
-    /// There is no bucket.
-    #[error("the object store has no bucket: set `BucketName`")]
-    NoBucket,
+    /// There is no bucket. Holds the key that names it.
+    #[error("the object store has no bucket: set `{0}`")]
+    NoBucket(&'static str),
     /// The server's name is none.
-    #[error("`ServerAddress` must be `host` or `host:port`, found {0:?}")]
-    Server(String),
+    #[error("`{key}` must be `host` or `host:port`, found {found:?}")]
+    Server {
+        /// The key that names it.
+        key: &'static str,
+        /// The server.
+        found: String,
+    },
+    /// There is nobody who could sign.
+    #[error(
+        "the object store has no account: set `CredentialsFile`, or `AccessID` and `PrivateKey` (identities of \
+         machines and workloads are not supported)"
+    )]
+    NoAccount,
+    /// The account's name is none.
+    #[error("`AccountName` must be the name of a storage account, found {0:?}")]
+    Account(String),
+    /// The key is none, or its file cannot be used.
+    #[error("the object store has no usable key: {0}")]
+    Key(String),
     /// There is no TLS.
     #[error("the client of the object store cannot be made: {0}")]
     Client(String),
@@ -41,6 +59,9 @@ pub enum ObjectError {
     /// The archive cannot be read.
     #[error("the archive cannot be read: {0}")]
     Source(#[from] std::io::Error),
+    /// The key does not sign.
+    #[error("the request cannot be signed with the key of the object store")]
+    Signature,
     /// It has more bytes than one request may carry.
     #[error("the archive has {0} bytes, more than the object store takes at once")]
     TooLarge(u64),
@@ -52,7 +73,19 @@ impl ObjectError {
         match self {
             Self::Transport(_) => true,
             Self::Refused { status, .. } => status.is_server_error(),
-            Self::Missing | Self::TimedOut(_) | Self::Source(_) | Self::TooLarge(_) => false,
+            Self::Missing | Self::TimedOut(_) | Self::Source(_) | Self::Signature | Self::TooLarge(_) => {
+                false
+            }
+        }
+    }
+}
+
+impl From<RangeError> for ObjectError {
+    fn from(error: RangeError) -> Self {
+        match error {
+            RangeError::Transport(error) => Self::Transport(describe(error)),
+            RangeError::TimedOut(limit) => Self::TimedOut(limit.as_secs()),
+            error => Self::Transport(error.to_string()),
         }
     }
 }

@@ -1,204 +1,69 @@
-//! Where the objects are. Pure.
+//! Where objects are, and how requests for them are signed.
 
 use std::fmt;
+use std::time::Duration;
 
-use rusty_s3::{Bucket, Credentials, UrlStyle};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
-use crate::error::SettingsError;
+use crate::error::{ObjectError, SettingsError};
 
-/// The region of stores that have none (the official runner's default).
-const DEFAULT_REGION: &str = "us-east-1";
+/// All that a path's part must not have as it is, by RFC 3986.
+const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const IN_PATH: &AsciiSet = &IN_QUERY.remove(b'/');
 
-/// The name that means Amazon's store in any region.
-const AMAZON: &str = "s3.amazonaws.com";
-
-/// `[runners.cache.s3]`, read. `Debug` shows no key.
-#[derive(Clone, Default)]
-pub struct S3Settings {
-    /// `host` or `host:port`; Amazon's without it.
-    pub server: Option<String>,
-    /// Whether HTTP is spoken.
-    pub insecure: bool,
-    /// The bucket.
-    pub bucket: String,
-    /// The region; `us-east-1` without it.
-    pub region: Option<String>,
-    /// The access key.
-    pub access_key: String,
-    /// The secret key.
-    pub secret_key: String,
-    /// The token of temporary keys; empty without one.
-    pub session_token: String,
-    /// Whether the bucket is in the path; chosen by the server's name without it.
-    pub path_style: Option<bool>,
-    /// Whether Amazon's addresses with IPv6 are used.
-    pub dual_stack: bool,
-    /// Whether Amazon's transfer acceleration is used.
-    pub accelerate: bool,
-    /// What the store is to encrypt with.
-    pub encryption: Option<Encryption>,
+/// A request of which all is signed that the kind of store signs.
+pub(crate) struct Signed {
+    pub(crate) url: Url,
+    /// Headers that belong to it.
+    pub(crate) headers: Vec<(&'static str, String)>,
 }
 
-impl fmt::Debug for S3Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("S3Settings")
-            .field("server", &self.server)
-            .field("bucket", &self.bucket)
-            .field("region", &self.region)
-            .finish_non_exhaustive()
-    }
+/// A bucket or container, and the keys to it. `Debug` shows no key.
+pub(crate) trait Place: fmt::Debug + Send + Sync {
+    /// The most bytes of one `PUT`.
+    fn largest(&self) -> u64;
+
+    /// Where an object is, without a signature.
+    fn address(&self, name: &str) -> Url;
+
+    /// A download of an object.
+    fn get(&self, name: &str, valid: Duration) -> Result<Url, ObjectError>;
+
+    /// An upload of an object. `key` is the cache's key, if a header can have it.
+    fn put(&self, name: &str, key: Option<&str>, valid: Duration) -> Result<Signed, ObjectError>;
 }
 
-/// Encryption by the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Encryption {
-    /// With the store's own keys.
-    S3,
-    /// With a key of the key management, by its id; the account's default one if it is empty.
-    Kms(String),
-    /// The same, twice.
-    DsseKms(String),
+/// A name as a part of a path; its slashes stay.
+pub(crate) fn in_path(name: &str) -> String {
+    utf8_percent_encode(name, IN_PATH).to_string()
 }
 
-impl Encryption {
-    /// The headers of an upload, as S3's API has them, in the order of their names.
-    pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
-        let (algorithm, key) = match self {
-            Self::S3 => ("AES256", ""),
-            Self::Kms(key) => ("aws:kms", key.as_str()),
-            Self::DsseKms(key) => ("aws:kms:dsse", key.as_str()),
-        };
-        let mut headers = vec![("x-amz-server-side-encryption", algorithm.to_owned())];
-        if !key.is_empty() {
-            headers.push(("x-amz-server-side-encryption-aws-kms-key-id", key.to_owned()));
-        }
-        headers
-    }
+/// A name or value of a query.
+pub(crate) fn in_query(text: &str) -> String {
+    utf8_percent_encode(text, IN_QUERY).to_string()
 }
 
-impl S3Settings {
-    fn region(&self) -> &str {
-        self.region.as_deref().filter(|region| !region.is_empty()).unwrap_or(DEFAULT_REGION)
-    }
-
-    /// The server. Acceleration and IPv6 are addresses of Amazon's own, which a server of another name does not have.
-    fn endpoint(&self) -> Result<Url, SettingsError> {
-        let given = self.server.as_deref().filter(|server| !server.is_empty());
-        let host = match given {
-            Some(server) if server != AMAZON => server.to_owned(),
-            _ => {
-                let region = self.region();
-                let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-                let stack = if self.dual_stack { ".dualstack" } else { "" };
-                if self.accelerate {
-                    format!("s3-accelerate{stack}.{domain}")
-                } else {
-                    format!("s3{stack}.{region}.{domain}")
-                }
-            }
-        };
-        let scheme = if self.insecure { "http" } else { "https" };
-        let url = Url::parse(&format!("{scheme}://{host}"));
-        // A name with a path, a user or a query is none.
-        url.ok()
-            .filter(|url| url.path() == "/" && url.query().is_none() && url.fragment().is_none())
-            .filter(|url| url.username().is_empty() && url.password().is_none() && url.has_host())
-            .ok_or_else(|| SettingsError::Server(given.unwrap_or_default().to_owned()))
-    }
-
-    /// Whether the bucket is a part of the host's name. A certificate has no names with more dots.
-    fn style(&self, endpoint: &Url) -> UrlStyle {
-        let host = endpoint.host_str().unwrap_or_default();
-        let shared = host.ends_with(".amazonaws.com")
-            || host.ends_with(".amazonaws.com.cn")
-            || host == "storage.googleapis.com"
-            || (host.starts_with("oss-") && host.ends_with(".aliyuncs.com"));
-        let dotted = endpoint.scheme() == "https" && self.bucket.contains('.');
-        if self.path_style.unwrap_or(!shared || dotted) { UrlStyle::Path } else { UrlStyle::VirtualHost }
-    }
-
-    pub(crate) fn bucket(&self) -> Result<Bucket, SettingsError> {
-        if self.bucket.is_empty() {
-            return Err(SettingsError::NoBucket);
-        }
-        let endpoint = self.endpoint()?;
-        let style = self.style(&endpoint);
-        Bucket::new(endpoint, style, self.bucket.clone(), self.region().to_owned())
-            .map_err(|_| SettingsError::Server(self.server.clone().unwrap_or_default()))
-    }
-
-    pub(crate) fn credentials(&self) -> Credentials {
-        let (key, secret) = (self.access_key.as_str(), self.secret_key.as_str());
-        match self.session_token.as_str() {
-            "" => Credentials::new(key, secret),
-            token => Credentials::new_with_token(key, secret, token),
-        }
-    }
+/// The root of a server at `host` or `host:port`, which comes of what was found at a key of the configuration.
+pub(crate) fn root(key: &'static str, found: &str, host: &str, insecure: bool) -> Result<Url, SettingsError> {
+    let scheme = if insecure { "http" } else { "https" };
+    let url = Url::parse(&format!("{scheme}://{host}"));
+    // A name with a path, a user or a query is none.
+    url.ok()
+        .filter(|url| url.path() == "/" && url.query().is_none() && url.fragment().is_none())
+        .filter(|url| url.username().is_empty() && url.password().is_none() && url.has_host())
+        .ok_or_else(|| SettingsError::Server { key, found: found.to_owned() })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// An object below an address. Parts of the path are encoded already.
+pub(crate) fn below(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
+    url
+}
 
-    fn base(change: impl FnOnce(&mut S3Settings)) -> String {
-        let mut settings = S3Settings { bucket: "b".into(), dual_stack: true, ..S3Settings::default() };
-        change(&mut settings);
-        settings.bucket().map_or_else(|error| error.to_string(), |bucket| bucket.base_url().to_string())
-    }
-
-    #[test]
-    fn servers_have_the_addresses_that_the_official_runner_uses() {
-        let server = |name: &str| Some(name.to_owned());
-        assert_eq!(base(|_| {}), "https://b.s3.dualstack.us-east-1.amazonaws.com/");
-        assert_eq!(
-            base(|s| {
-                s.server = server(AMAZON);
-                s.region = Some("cn-north-1".into());
-                s.dual_stack = false;
-            }),
-            "https://b.s3.cn-north-1.amazonaws.com.cn/"
-        );
-        assert_eq!(base(|s| s.accelerate = true), "https://b.s3-accelerate.dualstack.amazonaws.com/");
-        assert_eq!(base(|s| s.bucket = "a.b".into()), "https://s3.dualstack.us-east-1.amazonaws.com/a.b/");
-        assert_eq!(
-            base(|s| s.server = server("storage.googleapis.com")),
-            "https://b.storage.googleapis.com/"
-        );
-        assert_eq!(base(|s| s.server = server("minio.test:443")), "https://minio.test/b/");
-        assert_eq!(
-            base(|s| {
-                s.server = server("minio.test:9000");
-                s.insecure = true;
-            }),
-            "http://minio.test:9000/b/"
-        );
-        assert_eq!(
-            base(|s| {
-                s.server = server("minio.test");
-                s.path_style = Some(false);
-            }),
-            "https://b.minio.test/"
-        );
-    }
-
-    #[test]
-    fn what_is_no_server_is_refused() {
-        for server in ["http://minio.test", "minio.test/path", "user@minio.test", "a b"] {
-            let text = base(|s| s.server = Some(server.to_owned()));
-            assert_eq!(text, format!("`ServerAddress` must be `host` or `host:port`, found {server:?}"));
-        }
-        insta::assert_snapshot!(base(|s| s.bucket.clear()), @"the object store has no bucket: set `BucketName`");
-    }
-
-    #[test]
-    fn no_key_is_shown() {
-        let settings = S3Settings {
-            access_key: "AKIA-hidden".into(),
-            secret_key: "hidden".into(),
-            session_token: "hidden".into(),
-            ..S3Settings::default()
-        };
-        assert!(!format!("{settings:?}").contains("hidden"));
-    }
+/// `host` or `host:port` of an address, as requests say it.
+pub(crate) fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, RANGE};
 use reqwest::redirect::Policy;
 use reqwest::{Body, Client, Response, StatusCode};
-use rusty_s3::{Bucket, Credentials, S3Action};
+use tart_ranges::Ranges;
 use tokio::time::{sleep, timeout};
-use url::Url;
 
+use crate::azure::{Azure, AzureSettings};
 use crate::error::{ObjectError, SettingsError, code, describe};
-use crate::place::{Encryption, S3Settings};
+use crate::gcs::{Gcs, GcsSettings};
+use crate::place::{Place, Signed};
+use crate::s3::{S3, S3Settings};
 
 /// Tries of a request and the pause between them, as in the official runner.
 const TRIES: u32 = 3;
@@ -23,11 +25,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
-/// The longest that a signature may hold (S3's API).
+/// The longest that a signature may hold (S3's and Google's API).
 const LONGEST_SIGNATURE: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// The most bytes of one `PUT` (S3's API).
-const MAX_OBJECT: u64 = 5 << 30;
 
 /// Bytes of an error's text that are looked at.
 const MAX_ERROR: usize = 4096;
@@ -42,17 +41,29 @@ pub struct ObjectStore(Arc<Store>);
 #[derive(Debug)]
 struct Store {
     client: Client,
-    bucket: Bucket,
-    /// Its `Debug` shows no secret.
-    credentials: Credentials,
-    encryption: Option<Encryption>,
+    place: Box<dyn Place>,
+}
+
+/// How an object is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// By one request.
+    Whole,
+    /// By several requests at once, if the store can do that. At most 16 MiB of the object are in memory.
+    InPieces,
 }
 
 /// The bytes of an object.
 #[derive(Debug)]
 pub struct Download {
-    response: Response,
+    content: Content,
     limit: Duration,
+}
+
+#[derive(Debug)]
+enum Content {
+    Whole(Response),
+    Pieces(Ranges),
 }
 
 impl Download {
@@ -61,46 +72,96 @@ impl Download {
     /// # Errors
     /// If the store breaks off: an end before the announced one is an error.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ObjectError> {
-        within(self.limit, self.response.chunk()).await
+        match &mut self.content {
+            Content::Whole(response) => within(self.limit, response.chunk()).await,
+            Content::Pieces(ranges) => Ok(ranges.chunk().await?),
+        }
     }
 }
 
 impl ObjectStore {
-    /// A bucket of a store that speaks S3. Trusts the system's certificates, and follows no redirection: a signature
-    /// holds for one server.
+    /// A bucket of a store that speaks S3.
     ///
     /// # Errors
     /// If the settings name no bucket or server.
     pub fn s3(settings: &S3Settings) -> Result<Self, SettingsError> {
+        Self::new(S3::new(settings)?)
+    }
+
+    /// A bucket of Google Cloud Storage. Reads the credentials file, if there is one.
+    ///
+    /// # Errors
+    /// If the settings name no bucket, or no account whose key can sign.
+    pub fn gcs(settings: &GcsSettings) -> Result<Self, SettingsError> {
+        Self::new(Gcs::new(settings)?)
+    }
+
+    /// A container of Azure Blob Storage.
+    ///
+    /// # Errors
+    /// If the settings name no container or account, or the key is none.
+    pub fn azure(settings: &AzureSettings) -> Result<Self, SettingsError> {
+        Self::new(Azure::new(settings)?)
+    }
+
+    /// Trusts the system's certificates, and follows no redirection: a signature holds for one server.
+    fn new(place: impl Place + 'static) -> Result<Self, SettingsError> {
         let client = Client::builder().connect_timeout(CONNECT_LIMIT).redirect(Policy::none()).build();
-        Ok(Self(Arc::new(Store {
-            client: client.map_err(|error| SettingsError::Client(describe(error)))?,
-            bucket: settings.bucket()?,
-            credentials: settings.credentials(),
-            encryption: settings.encryption.clone(),
-        })))
+        let client = client.map_err(|error| SettingsError::Client(describe(error)))?;
+        Ok(Self(Arc::new(Store { client, place: Box::new(place) })))
     }
 
     /// Where an object is, without a signature.
     #[must_use]
     pub fn address(&self, name: &str) -> String {
-        let base = self.0.bucket.base_url();
-        self.0.bucket.object_url(name).as_ref().unwrap_or(base).to_string()
+        self.0.place.address(name).into()
     }
 
     /// Begins to read an object. The time limit holds for the answer's beginning and for each piece of it: how fast a
     /// guest takes them is not the store's fault.
     ///
     /// # Errors
-    /// If there is none of that name, or the store refuses three times or for good.
-    pub async fn get(&self, name: &str, limit: Duration) -> Result<Download, ObjectError> {
-        let Store { bucket, credentials, client, .. } = &*self.0;
+    /// If there is none of that name, or the store refuses three times or for good. An object that is replaced while its
+    /// pieces are read is an error of the download.
+    pub async fn get(
+        &self,
+        name: &str,
+        transfer: Transfer,
+        limit: Duration,
+    ) -> Result<Download, ObjectError> {
         tries(|| async {
-            let url = bucket.get_object(Some(credentials), name).sign(validity(limit));
-            let response = within(limit, client.get(url).send()).await?;
-            Ok(Download { response: accepted(response).await?, limit })
+            if transfer == Transfer::InPieces
+                && let Some(content) = self.pieces(name, limit).await?
+            {
+                return Ok(Download { content, limit });
+            }
+            let url = self.0.place.get(name, validity(limit))?;
+            let response = within(limit, self.0.client.get(url).send()).await?;
+            Ok(Download { content: Content::Whole(accepted(response).await?), limit })
         })
         .await
+    }
+
+    /// Begins to read an object in pieces, if there can be any.
+    async fn pieces(&self, name: &str, limit: Duration) -> Result<Option<Content>, ObjectError> {
+        let Store { client, place } = &*self.0;
+        let url = place.get(name, validity(limit))?;
+        let response = within(limit, client.get(url).header(RANGE, Ranges::first()).send()).await?;
+        match response.status() {
+            // An empty object has no pieces.
+            StatusCode::RANGE_NOT_SATISFIABLE => Ok(None),
+            StatusCode::PARTIAL_CONTENT => {
+                let (store, name) = (self.clone(), name.to_owned());
+                // What is not signed is refused.
+                let url = move || {
+                    let place = &store.0.place;
+                    place.get(&name, validity(limit)).unwrap_or_else(|_| place.address(&name))
+                };
+                let ranges = Ranges::new(client, url, response, limit)?;
+                Ok(Some(ranges).filter(Ranges::are_of_one_file).map(Content::Pieces))
+            }
+            _ => Ok(Some(Content::Whole(accepted(response).await?))),
+        }
     }
 
     /// Writes an object from a file's beginning to its end. `key` is the cache's key, for people who look at the store.
@@ -109,34 +170,24 @@ impl ObjectStore {
     /// If the store refuses three times or for good, or the file cannot be read.
     pub async fn put(&self, name: &str, key: &str, file: &File, limit: Duration) -> Result<(), ObjectError> {
         let bytes = file.metadata()?.len();
-        if bytes > MAX_OBJECT {
+        let Store { client, place } = &*self.0;
+        if bytes > place.largest() {
             return Err(ObjectError::TooLarge(bytes));
         }
-        let Store { client, encryption, .. } = &*self.0;
-        let mut headers = encryption.as_ref().map(Encryption::headers).unwrap_or_default();
-        if is_header(key) {
-            headers.insert(0, ("x-amz-meta-cachekey", key.to_owned()));
-        }
+        let key = Some(key).filter(|key| is_header(key));
         tries(|| async {
+            let Signed { url, headers } = place.put(name, key, validity(limit))?;
             let mut request = client
-                .put(self.signed_put(name, &headers, limit))
+                .put(url)
                 .header(CONTENT_TYPE, "application/octet-stream")
                 .header(CONTENT_LENGTH, bytes);
-            for (header, value) in &headers {
-                request = request.header(*header, value);
+            for (header, value) in headers {
+                request = request.header(header, value);
             }
             let response = within(limit, request.body(body(file, bytes)?).send()).await?;
             accepted(response).await.map(drop)
         })
         .await
-    }
-
-    fn signed_put(&self, name: &str, headers: &[(&'static str, String)], limit: Duration) -> Url {
-        let mut put = self.0.bucket.put_object(Some(&self.0.credentials), name);
-        for (header, value) in headers {
-            put.headers_mut().insert(*header, value.as_str());
-        }
-        put.sign(validity(limit))
     }
 }
 
@@ -201,7 +252,7 @@ async fn accepted(mut response: Response) -> Result<Response, ObjectError> {
     let code = code(&String::from_utf8_lossy(&body));
     // A bucket that is missing is a mistake, an object that is missing is none.
     match (status, code.as_deref()) {
-        (StatusCode::NOT_FOUND, None | Some("NoSuchKey")) => Err(ObjectError::Missing),
+        (StatusCode::NOT_FOUND, None | Some("NoSuchKey" | "BlobNotFound")) => Err(ObjectError::Missing),
         _ => Err(ObjectError::Refused { status, code }),
     }
 }

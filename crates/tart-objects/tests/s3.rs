@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
 
-use tart_objects::{Encryption, ObjectError, ObjectStore, S3Settings};
-use tart_test_s3::{ACCESS_KEY, S3Server, SECRET_KEY, Seen};
+use tart_objects::{Download, Encryption, ObjectError, ObjectStore, S3Settings, Transfer};
+use tart_test_objects::{ACCESS_KEY, S3Server, SECRET_KEY, Seen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -28,7 +28,10 @@ fn archive(bytes: &[u8]) -> File {
 }
 
 async fn contents(store: &ObjectStore, name: &str) -> Result<Vec<u8>, ObjectError> {
-    let mut download = store.get(name, LIMIT).await?;
+    bytes(store.get(name, Transfer::Whole, LIMIT).await?).await
+}
+
+async fn bytes(mut download: Download) -> Result<Vec<u8>, ObjectError> {
     let mut bytes = Vec::new();
     while let Some(piece) = download.chunk().await? {
         bytes.extend_from_slice(&piece);
@@ -61,6 +64,19 @@ async fn what_is_written_is_read_again() {
     assert_eq!(header("x-amz-meta-cachekey"), Some("main"));
     assert_eq!(header("transfer-encoding"), None);
     assert_eq!(header("authorization"), None);
+}
+
+#[tokio::test]
+async fn pieces_make_the_same_object() {
+    let server = S3Server::start(&["caches"]).await.unwrap();
+    let store = ObjectStore::s3(&settings(&server)).unwrap();
+    let large: Vec<u8> = (0..(9_u32 << 20) / 4).flat_map(u32::to_be_bytes).collect();
+    for content in [large.as_slice(), b"small", b""] {
+        store.put("x", "x", &archive(content), LIMIT).await.unwrap();
+        let download = store.get("x", Transfer::InPieces, LIMIT).await.unwrap();
+        assert!(bytes(download).await.unwrap() == content);
+    }
+    assert_eq!(server.seen().iter().filter(|seen| seen.status == 206).count(), 4);
 }
 
 #[tokio::test]
@@ -137,7 +153,8 @@ async fn errors_show_neither_url_nor_signature() {
     let server = S3Server::start(&["caches"]).await.unwrap();
     let settings = settings(&server);
     drop(server);
-    let error = ObjectStore::s3(&settings).unwrap().get("secret-name", LIMIT).await.unwrap_err();
+    let error =
+        ObjectStore::s3(&settings).unwrap().get("secret-name", Transfer::Whole, LIMIT).await.unwrap_err();
     let text = format!("{error} {error:?}");
     assert!(matches!(error, ObjectError::Transport(_)), "{text}");
     for hidden in ["secret-name", "X-Amz", ACCESS_KEY, SECRET_KEY] {

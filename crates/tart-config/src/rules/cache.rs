@@ -13,13 +13,9 @@ use crate::check::{Checker, entries};
 pub(super) fn check(checker: &mut Checker<'_>, path: &str, spanned: &Spanned<DeValue<'_>>) {
     let text = spanned.get_ref().as_str().unwrap_or_default();
     match path {
-        "runners.cache.Type" if matches!(text, "gcs" | "azure") => {
-            let text = format!(
-                "`{path}` = {text:?} has no effect in this version: caches are kept on this host, or in S3"
-            );
-            checker.warning(spanned.span(), text);
-        }
         "runners.cache.s3.ServerAddress"
+        | "runners.cache.gcs.UniverseDomain"
+        | "runners.cache.azure.StorageDomain"
             if text.contains(['/', '@', '?', '#']) || text.contains(char::is_whitespace) =>
         {
             checker.error(spanned.span(), format!("`{path}` must be `host` or `host:port`, found {text:?}"));
@@ -34,26 +30,40 @@ pub(super) fn check(checker: &mut Checker<'_>, path: &str, spanned: &Spanned<DeV
 
 /// What a store that is used needs. A section that no `Type` leads to may be as it likes.
 pub(super) fn check_together(checker: &mut Checker<'_>, table: &DeTable<'_>, at: Range<usize>) {
-    if text(table, "Type") != Some("s3") {
-        return;
-    }
-    let s3 = entries(table).into_iter().find(|(key, _)| key.get_ref() == "s3");
-    let Some(s3) = s3.and_then(|(_, value)| value.get_ref().as_table()) else {
-        checker.error(at, "`runners.cache.Type` = \"s3\" needs a section `[runners.cache.s3]`");
+    let Some(kind @ ("s3" | "gcs" | "azure")) = text(table, "Type") else { return };
+    let section = entries(table).into_iter().find(|(key, _)| *key.get_ref() == kind);
+    let Some(section) = section.and_then(|(_, value)| value.get_ref().as_table()) else {
+        let text = format!("`runners.cache.Type` = {kind:?} needs a section `[runners.cache.{kind}]`");
+        checker.error(at, text);
         return;
     };
-    let is_set = |name: &str| text(s3, name).is_some_and(|text| !text.is_empty());
-    if !is_set("BucketName") {
-        checker.error(at.clone(), "`runners.cache.s3` has no `BucketName`");
+    let is_set = |name: &str| text(section, name).is_some_and(|text| !text.is_empty());
+    let mut wrong = |what: &str| checker.error(at.clone(), format!("`runners.cache.{kind}` has {what}"));
+    if !is_set(if kind == "azure" { "ContainerName" } else { "BucketName" }) {
+        wrong(if kind == "azure" { "no `ContainerName`" } else { "no `BucketName`" });
     }
-    if !is_set("AccessKey") || !is_set("SecretKey") {
-        let text =
-            "`runners.cache.s3` has no `AccessKey` and `SecretKey`: the machine's role is not supported yet";
-        checker.error(at, text);
-    } else if !is_set("ServerAddress") && !is_set("AuthenticationType") {
+    match kind {
+        "s3" if !is_set("AccessKey") || !is_set("SecretKey") => {
+            wrong("no `AccessKey` and `SecretKey`: the machine's role is not supported yet");
+        }
         // The official runner would take the machine's role, whatever the keys are.
-        let text = "`runners.cache.s3` has keys but no `ServerAddress`: add `AuthenticationType = \"access-key\"` for Amazon's store";
-        checker.error(at, text);
+        "s3" if !is_set("ServerAddress") && !is_set("AuthenticationType") => {
+            wrong(
+                "keys but no `ServerAddress`: add `AuthenticationType = \"access-key\"` for Amazon's store",
+            );
+        }
+        "gcs" if !is_set("CredentialsFile") && (!is_set("AccessID") || !is_set("PrivateKey")) => {
+            wrong(
+                "no `CredentialsFile`, and not both `AccessID` and `PrivateKey`: the identity of a machine or workload \
+                 is not supported",
+            );
+        }
+        "azure" if !is_set("AccountName") || !is_set("AccountKey") => {
+            wrong(
+                "no `AccountName` and `AccountKey`: the identity of a machine or workload is not supported",
+            );
+        }
+        _ => {}
     }
 }
 

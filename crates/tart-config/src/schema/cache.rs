@@ -74,7 +74,11 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             unset("AccessID", Kind::Text, "The service account"),
             unset("PrivateKey", Kind::Secret, "The key of the service account"),
-            unset("CredentialsFile", Kind::Path, "A file with the account and its key"),
+            unset(
+                "CredentialsFile",
+                Kind::Path,
+                "A file with the account and its key, which is used instead of both",
+            ),
             unset("BucketName", Kind::Text, "The bucket"),
             unset("UniverseDomain", Kind::Text, "The domain of the service"),
         ],

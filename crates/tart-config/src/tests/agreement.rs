@@ -18,6 +18,9 @@ fn sample(path: &str, key: &Key) -> String {
         ("runners.docker.devices", _) => "[\"/dev/fuse\"]".into(),
         ("runners.docker.volumes", _) => "[\"/cache\", \"/srv/tools:/tools:ro\"]".into(),
         ("runners.cache.s3.ServerAddress", _) => "\"minio.example.com:9000\"".into(),
+        ("runners.cache.gcs.UniverseDomain" | "runners.cache.azure.StorageDomain", _) => {
+            "\"cloud.example.com\"".into()
+        }
         ("runners.cache.s3.AuthenticationType", _) => "\"access-key\"".into(),
         (_, Kind::Bool) if key.default == Default::Toml("true") => "false".into(),
         (_, Kind::Bool) => "true".into(),

@@ -182,7 +182,21 @@ fn stores_of_caches_have_what_they_need() {
     insta::assert_snapshot!(errors(&s3(&format!("{keys}ServerAddress = \"http://minio\"\n"))), @"config.toml:10:17: `runners.cache.s3.ServerAddress` must be `host` or `host:port`, found \"http://minio\"");
     assert_eq!(warnings(&s3(&format!("{keys}ServerAddress = \"minio:9000\"\n"))), "");
     assert_eq!(warnings(&s3(&format!("{keys}AuthenticationType = \"access-key\"\n"))), "");
-    insta::assert_snapshot!(warnings(&runner("[runners.cache]\nType = \"gcs\"\n")), @"config.toml:5:8: warning: `runners.cache.Type` = \"gcs\" has no effect in this version: caches are kept on this host, or in S3");
+    let cloud = |kind: &str, lines: &str| {
+        runner(&format!("[runners.cache]\nType = {kind:?}\n[runners.cache.{kind}]\n{lines}"))
+    };
+    insta::assert_snapshot!(errors(&runner("[runners.cache]\nType = \"gcs\"\n")), @"config.toml:4:10: `runners.cache.Type` = \"gcs\" needs a section `[runners.cache.gcs]`");
+    insta::assert_snapshot!(errors(&cloud("gcs", "AccessID = \"a\"\nUniverseDomain = \"https://x\"\n")), @"
+    3 problems in the configuration:
+    config.toml:4:10: `runners.cache.gcs` has no `BucketName`
+    config.toml:4:10: `runners.cache.gcs` has no `CredentialsFile`, and not both `AccessID` and `PrivateKey`: the identity of a machine or workload is not supported
+    config.toml:8:18: `runners.cache.gcs.UniverseDomain` must be `host` or `host:port`, found \"https://x\"
+    ");
+    insta::assert_snapshot!(errors(&cloud("azure", "AccountName = \"a\"\nContainerName = \"c\"\n")), @"config.toml:4:10: `runners.cache.azure` has no `AccountName` and `AccountKey`: the identity of a machine or workload is not supported");
+    let key = "BucketName = \"b\"\nCredentialsFile = \"/etc/key.json\"\n";
+    assert_eq!(warnings(&cloud("gcs", key)), "");
+    let key = "AccountName = \"a\"\nContainerName = \"c\"\nAccountKey = \"hidden\"\n";
+    assert_eq!(warnings(&cloud("azure", key)), "");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Where the caches of a job are, by its runner's configuration.
 
-use tart_config::{CacheType, Runner, S3};
-use tart_objects::{Encryption, ObjectStore, S3Settings, SettingsError};
+use tart_config::{Azure, CacheType, Gcs, Runner, S3};
+use tart_objects::{AzureSettings, Encryption, GcsSettings, ObjectStore, S3Settings, SettingsError};
 
 use super::CacheScope;
 
@@ -55,14 +55,38 @@ impl ObjectCaches {
 
 /// The object store of a runner, if its caches are in one.
 pub(crate) fn object_store(runner: &Runner) -> Result<Option<ObjectStore>, SettingsError> {
-    match runner.cache.kind {
-        Some(CacheType::S3) => ObjectStore::s3(&settings(&runner.cache.s3)).map(Some),
-        // The check of the configuration has warned of these.
-        Some(CacheType::Gcs | CacheType::Azure) | None => Ok(None),
+    let cache = &runner.cache;
+    let store = match cache.kind {
+        Some(CacheType::S3) => ObjectStore::s3(&s3(&cache.s3)),
+        Some(CacheType::Gcs) => ObjectStore::gcs(&gcs(&cache.gcs)),
+        Some(CacheType::Azure) => ObjectStore::azure(&azure(&cache.azure)),
+        None => return Ok(None),
+    };
+    store.map(Some)
+}
+
+fn gcs(gcs: &Gcs) -> GcsSettings {
+    GcsSettings {
+        bucket: gcs.bucket_name.clone().unwrap_or_default(),
+        access_id: gcs.access_id.clone().unwrap_or_default(),
+        private_key: gcs.private_key.expose().to_owned(),
+        credentials_file: gcs.credentials_file.clone(),
+        universe_domain: gcs.universe_domain.clone(),
+        endpoint: None,
     }
 }
 
-fn settings(s3: &S3) -> S3Settings {
+fn azure(azure: &Azure) -> AzureSettings {
+    AzureSettings {
+        account: azure.account_name.clone().unwrap_or_default(),
+        key: azure.account_key.expose().to_owned(),
+        container: azure.container_name.clone().unwrap_or_default(),
+        domain: Some(azure.storage_domain.clone()),
+        endpoint: None,
+    }
+}
+
+fn s3(s3: &S3) -> S3Settings {
     let key = || s3.server_side_encryption_key_id.clone().unwrap_or_default();
     S3Settings {
         server: s3.server_address.clone(),

@@ -12,6 +12,7 @@ use tart_job::Level;
 use tart_job::flags::Flag;
 use tart_job::outcome::Failure;
 use tart_job::stages::{Stage, is_cache, is_due};
+use tart_objects::Transfer;
 use tart_spec::Cache;
 use tokio::time::sleep;
 
@@ -103,10 +104,12 @@ impl Job<'_> {
     }
 
     fn archives(&self) -> Option<Archives> {
+        let in_pieces = self.plan.flags.is_on(Flag::ParallelCacheTransfer);
         Some(Archives {
             store: self.setup.caches.clone()?,
             place: self.run.cache.clone()?,
             limit: self.plan.settings.archives.cache_request_timeout,
+            transfer: if in_pieces { Transfer::InPieces } else { Transfer::Whole },
         })
     }
 

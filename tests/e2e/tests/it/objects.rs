@@ -1,8 +1,8 @@
 //! Caches in an object store: through the host, which alone has the keys to it.
 
-use tart_e2e::{Config, JOB, Scene};
-use tart_test_gitlab::{Cache, JobHandle, JobSpec, JobState, ProjectHandle};
-use tart_test_s3::{ACCESS_KEY, S3Server, SECRET_KEY};
+use tart_e2e::{Config, JOB, Process, Scene};
+use tart_test_gitlab::{Cache, JobHandle, JobSpec, JobState, ProjectHandle, Variable};
+use tart_test_objects::{ACCESS_KEY, CloudServer, S3Server, SECRET_KEY};
 
 fn config(store: &S3Server, secret: &str, cache: &str) -> Config {
     let address = store.address();
@@ -70,8 +70,7 @@ async fn caches_go_to_the_object_store_and_come_back() {
     shows(&second, &[downloads.as_str(), "Successfully extracted cache", "found=one mode=700"]);
 
     // Hashed keys have objects of their own, and no other project sees any of them.
-    let hashed =
-        JobSpec::of(&project, [FILL]).variable(tart_test_gitlab::Variable::new("FF_HASH_CACHE_KEYS", "1"));
+    let hashed = JobSpec::of(&project, [FILL]).variable(Variable::new("FF_HASH_CACHE_KEYS", "1"));
     let job = scene.server.enqueue(hashed.cache(deps("a/../b"))).await;
     let tart = scene.run();
     assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
@@ -111,4 +110,73 @@ async fn a_store_that_refuses_never_fails_a_job() {
     );
     assert!(!job.log().contains(&store.address()), "{}", job.log());
     scene.finish();
+}
+
+/// Starts the runner where it finds a store at the host of its cloud: behind a proxy, with another authority.
+fn run_with(store: &CloudServer, scene: &Scene) -> Process {
+    let authority = scene.path("authority.pem");
+    std::fs::write(&authority, store.authority()).expect("the test's directory is writable");
+    let mut tart = scene.tart(["run"]);
+    tart.env("HTTPS_PROXY", store.url()).env("SSL_CERT_FILE", authority);
+    Process::start(tart)
+}
+
+async fn caches_go_to_a_cloud(store: &CloudServer, host: &str, config: &str) {
+    let scene = Scene::start(&Config::default().runner(config)).await;
+    let project = scene.server.create_project("group/app").await;
+    project.commit_file("a.txt", "1\n").await;
+    let run = async |script: &str| {
+        let flag = Variable::new("FF_USE_PARALLEL_CACHE_TRANSFER", "1");
+        let spec = JobSpec::of(&project, [script]).variable(flag).cache(deps("main-é"));
+        let job = scene.server.enqueue(spec).await;
+        let tart = run_with(store, &scene);
+        assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
+        scene.drain(tart).await;
+        job
+    };
+    store.fail("PUT", 503, 1);
+    // More than two pieces that zip makes no smaller.
+    let first =
+        run(&format!("{FILL}; head -c 9000000 /dev/urandom > deps/large; sha256sum deps/large")).await;
+    let log = first.log();
+    let line = log.lines().find(|line| line.contains("  deps/large")).expect("a sum");
+    let sum = line.split_whitespace().rev().take(2).last().unwrap_or_default();
+    let name = format!("project/{}/main-%C3%A9", project.id());
+    let uploads = format!("Uploading cache.zip to https://{host}/caches/{name}");
+    shows(&first, &["file does not exist", "cold", &uploads, "Created cache"]);
+    let object = store.object(&format!("project/{}/main-é", project.id())).expect("an object");
+    assert!(object.starts_with(b"PK\x03\x04"));
+    for secret in [store.account(), store.key(), "Signature", "sig="] {
+        let log = first.log().replace(host, "");
+        assert!(!log.contains(secret), "{log}");
+    }
+
+    let second = run(&format!("{LOOK}; sha256sum deps/large")).await;
+    shows(&second, &["Successfully extracted cache", "found=one mode=700", sum]);
+    assert_eq!(store.seen().iter().filter(|seen| seen.status == 206).count(), 3);
+    scene.finish();
+}
+
+#[tokio::test]
+async fn caches_go_to_google_and_come_back_in_pieces() {
+    let store = CloudServer::google("caches").await.expect("a store");
+    let config = format!(
+        "[runners.cache]\nType = \"gcs\"\nShared = true\n[runners.cache.gcs]\nBucketName = \"caches\"\n\
+         AccessID = \"{}\"\nPrivateKey = \"\"\"\n{}\"\"\"",
+        store.account(),
+        store.key(),
+    );
+    caches_go_to_a_cloud(&store, "storage.googleapis.com", &config).await;
+}
+
+#[tokio::test]
+async fn caches_go_to_azure_and_come_back_in_pieces() {
+    let store = CloudServer::azure("caches").await.expect("a store");
+    let account = store.account();
+    let config = format!(
+        "[runners.cache]\nType = \"azure\"\nShared = true\n[runners.cache.azure]\nContainerName = \"caches\"\n\
+         AccountName = \"{account}\"\nAccountKey = \"{}\"",
+        store.key(),
+    );
+    caches_go_to_a_cloud(&store, &format!("{account}.blob.core.windows.net"), &config).await;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{BoxStream, try_unfold};
 use futures::{StreamExt, TryStreamExt};
-use tart_objects::ObjectError;
+use tart_objects::{ObjectError, Transfer};
 
 use super::keys::Key;
 use crate::cache::{NewArchive, blocking, pieces};
@@ -27,6 +27,8 @@ pub(super) struct Archives {
     pub(super) place: CachePlace,
     /// How long a request to an object store may take; zero is no limit.
     pub(super) limit: Duration,
+    /// How archives come from an object store.
+    pub(super) transfer: Transfer,
 }
 
 /// An archive that is written, and kept nowhere yet.
@@ -71,7 +73,8 @@ impl Archives {
             }
             CachePlace::Objects(objects) => {
                 let name = objects.object(&key.name).ok_or_else(|| MISSING.to_owned())?;
-                let download = objects.store.get(&name, self.limit()).await.map_err(|e| e.to_string())?;
+                let download = objects.store.get(&name, self.transfer, self.limit()).await;
+                let download = download.map_err(|error| error.to_string())?;
                 let pieces = try_unfold(download, |mut download| async move {
                     Ok::<_, ObjectError>(download.chunk().await?.map(|piece| (piece, download)))
                 });
