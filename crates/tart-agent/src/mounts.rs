@@ -5,6 +5,7 @@ mod namespace;
 mod plan;
 
 use std::{
+    io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -71,6 +72,7 @@ fn perform(machine: &Machine, action: &Action) -> Result<(), Failure> {
         Action::Bind { source, target } => {
             let source = Place::directory(machine, source)?;
             let target = Place::directory(machine, target)?;
+            target.is_of_its_tree()?;
             bind(&source.path(), &target)?;
             machine.mounted(target.real()?);
         }
@@ -155,6 +157,9 @@ pub(crate) fn unmount_all(machine: &Machine) {
     }
 }
 
+/// File systems of the kernel's own (linux/magic.h): proc, sysfs, cgroup2, devpts.
+const KERNELS: [i64; 4] = [0x9fa0, 0x6265_6572, 0x6367_7270, 0x1cd1];
+
 /// A resolved place in one of the trees, made if it was missing.
 struct Place {
     fd: OwnedFd,
@@ -200,6 +205,16 @@ impl Place {
     /// A name of the place that the kernel resolves without any link of the tree.
     fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
+    }
+
+    /// A link of an image may lead to what the kernel shows in the tree, which nothing is to cover.
+    fn is_of_its_tree(&self) -> Result<(), Failure> {
+        let asked = format!("cannot make the directory `{}`", self.asked);
+        let about = rustix::fs::fstatfs(&self.fd).map_err(|e| failure::system(asked.clone(), e))?;
+        if KERNELS.contains(&about.f_type) {
+            return Err(failure::system(asked, io::Error::other("it leads to files of the kernel")));
+        }
+        Ok(())
     }
 
     fn is_empty(&self) -> Result<bool, Failure> {
