@@ -1,31 +1,13 @@
 //! Archives in Google Cloud Storage and Azure Blob Storage, whose signatures the stores check with code of their own.
 
-use std::fs::File;
-use std::io::Write;
-use std::time::Duration;
+mod support;
 
-use tart_objects::{AzureSettings, Download, GcsSettings, ObjectError, ObjectStore, Transfer};
+use std::io::Write;
+
+use tart_objects::{AzureSettings, GcsSettings, ObjectError, ObjectStore, Transfer};
 use tart_test_objects::{CloudServer, Seen};
 
-const LIMIT: Duration = Duration::from_secs(20);
-
-fn archive(bytes: &[u8]) -> File {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(bytes).unwrap();
-    file
-}
-
-async fn contents(store: &ObjectStore, name: &str) -> Result<Vec<u8>, ObjectError> {
-    bytes(store.get(name, Transfer::Whole, LIMIT).await?).await
-}
-
-async fn bytes(mut download: Download) -> Result<Vec<u8>, ObjectError> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = download.chunk().await? {
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
-}
+use support::{LIMIT, archive, bytes, contents};
 
 fn gcs(server: &CloudServer) -> GcsSettings {
     GcsSettings {

@@ -1,14 +1,12 @@
 //! Archives in a store that checks signatures.
 
-use std::fs::File;
-use std::io::Write;
-use std::time::Duration;
+mod support;
 
-use tart_objects::{Download, Encryption, ObjectError, ObjectStore, S3Settings, Transfer};
+use tart_objects::{Encryption, ObjectError, ObjectStore, S3Settings, Transfer};
 use tart_test_objects::{ACCESS_KEY, S3Server, SECRET_KEY, Seen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const LIMIT: Duration = Duration::from_secs(20);
+use support::{LIMIT, archive, bytes, contents};
 
 fn settings(server: &S3Server) -> S3Settings {
     S3Settings {
@@ -19,24 +17,6 @@ fn settings(server: &S3Server) -> S3Settings {
         secret_key: SECRET_KEY.into(),
         ..S3Settings::default()
     }
-}
-
-fn archive(bytes: &[u8]) -> File {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(bytes).unwrap();
-    file
-}
-
-async fn contents(store: &ObjectStore, name: &str) -> Result<Vec<u8>, ObjectError> {
-    bytes(store.get(name, Transfer::Whole, LIMIT).await?).await
-}
-
-async fn bytes(mut download: Download) -> Result<Vec<u8>, ObjectError> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = download.chunk().await? {
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
 }
 
 fn statuses(server: &S3Server) -> Vec<(String, u16)> {

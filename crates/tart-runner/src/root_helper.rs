@@ -29,14 +29,6 @@ pub use tart_root_helper::DEFAULT_SOCKET;
 /// Where users of machines are locked, by all runners of a host.
 pub const UID_LOCKS: &str = "/run/tart/uids";
 
-/// The QEMU to start: as given, or from the search path.
-///
-/// # Errors
-/// [`VmmError::Program`] if it is not there.
-pub fn qemu(program: Option<&Path>) -> Result<PathBuf, VmmError> {
-    tart_vmm::find_qemu(program)
-}
-
 /// Whom a root helper serves, and with what.
 #[derive(Debug, Clone)]
 pub struct RootHelperOptions {

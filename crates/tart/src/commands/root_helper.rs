@@ -40,7 +40,7 @@ pub(crate) struct RootHelperArgs {
 
 pub(crate) async fn run(args: RootHelperArgs) -> anyhow::Result<ExitCode> {
     let user = user(&args.user).exit(Exit::Usage)?;
-    let program = tart_runner::root_helper::qemu(args.qemu.as_deref()).exit(Exit::Host)?;
+    let program = tart_vmm::find_qemu(args.qemu.as_deref()).exit(Exit::Host)?;
     let options = RootHelperOptions {
         socket: args.socket.clone(),
         user,

@@ -3,7 +3,12 @@
 use tart_e2e::{Config, JOB, Scene};
 use tart_test_gitlab::{Cache, JobHandle, JobSpec, JobState, ProjectHandle};
 
-async fn run(scene: &Scene, project: &ProjectHandle, script: &str, caches: Vec<Cache>) -> JobHandle {
+pub(crate) async fn run(
+    scene: &Scene,
+    project: &ProjectHandle,
+    script: &str,
+    caches: Vec<Cache>,
+) -> JobHandle {
     run_spec(scene, caches.into_iter().fold(JobSpec::of(project, [script]), JobSpec::cache)).await
 }
 
@@ -16,7 +21,7 @@ async fn run_spec(scene: &Scene, spec: JobSpec) -> JobHandle {
 }
 
 #[track_caller]
-fn shows(job: &JobHandle, expected: &[&str]) {
+pub(crate) fn shows(job: &JobHandle, expected: &[&str]) {
     let log = job.log();
     for expected in expected {
         assert!(log.contains(expected), "no {expected:?} in {log}");

@@ -1,8 +1,10 @@
 //! Caches in an object store: through the host, which alone has the keys to it.
 
 use tart_e2e::{Config, JOB, Process, Scene};
-use tart_test_gitlab::{Cache, JobHandle, JobSpec, JobState, ProjectHandle, Variable};
+use tart_test_gitlab::{Cache, JobSpec, JobState, Variable};
 use tart_test_objects::{ACCESS_KEY, CloudServer, S3Server, SECRET_KEY};
+
+use crate::cache::{run, shows};
 
 fn config(store: &S3Server, secret: &str, cache: &str) -> Config {
     let address = store.address();
@@ -10,23 +12,6 @@ fn config(store: &S3Server, secret: &str, cache: &str) -> Config {
         "[runners.cache]\nType = \"s3\"\nPath = \"ci\"\n{cache}\n[runners.cache.s3]\nServerAddress = \"{address}\"\n\
          BucketName = \"caches\"\nAccessKey = \"{ACCESS_KEY}\"\nSecretKey = \"{secret}\"\nInsecure = true"
     ))
-}
-
-async fn run(scene: &Scene, project: &ProjectHandle, script: &str, caches: Vec<Cache>) -> JobHandle {
-    let spec = caches.into_iter().fold(JobSpec::of(project, [script]), JobSpec::cache);
-    let job = scene.server.enqueue(spec).await;
-    let tart = scene.run();
-    assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
-    scene.drain(tart).await;
-    job
-}
-
-#[track_caller]
-fn shows(job: &JobHandle, expected: &[&str]) {
-    let log = job.log();
-    for expected in expected {
-        assert!(log.contains(expected), "no {expected:?} in {log}");
-    }
 }
 
 fn deps(key: &str) -> Cache {
