@@ -10,7 +10,7 @@ use tart_test_gitlab::{JobSpec, JobState, ProjectHandle, Variable};
 
 use crate::bench::record::Record;
 use crate::load::Load;
-use crate::report::{line, quantile, row};
+use crate::report::{line, quantile, row, seconds};
 
 /// Machines whose memory is measured.
 const WAITING: usize = 4;
@@ -24,51 +24,81 @@ pub(crate) struct Starts {
     /// Jobs of each kind.
     #[arg(long, default_value_t = 100)]
     jobs: usize,
+
+    /// Measure this kind alone: nothing to compare it with.
+    #[arg(long)]
+    only: Option<Kind>,
+
+    /// Leave the busy host out.
+    #[arg(long)]
+    idle: bool,
 }
 
-const KINDS: [(&str, &str); 3] = [
-    ("booted", "snapshots = false"),
-    ("from a snapshot", "snapshots = true"),
-    ("from the pool", "pool = { policy = [{ idle_count = 1 }] }"),
-];
+/// How a job gets its guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    Boot,
+    Snapshot,
+    Pool,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Boot, Self::Snapshot, Self::Pool];
+
+    /// Its row's name, and a line of the configuration.
+    const fn facts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Boot => ("booted", "snapshots = false"),
+            Self::Snapshot => ("from a snapshot", "snapshots = true"),
+            Self::Pool => ("from the pool", "pool = { policy = [{ idle_count = 1 }] }"),
+        }
+    }
+}
 
 impl Starts {
     /// Runs the jobs and prints what was measured.
     pub(crate) async fn run(&self) -> Result<()> {
-        line("| job to its script's first byte | p50 | ratio | p95 | ratio |");
-        line("| --- | ---: | ---: | ---: | ---: |");
-        for busy in [false, true] {
+        line("| job to its script's first byte | p50 | ratio | p95 | ratio | to a guest | set up | to the script |");
+        line("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+        for busy in [false, true].into_iter().filter(|busy| !(*busy && self.idle)) {
             let mut cold: Option<(Duration, Duration)> = None;
-            for (name, setting) in KINDS {
+            for kind in Kind::ALL.into_iter().filter(|kind| self.only.is_none_or(|only| only == *kind)) {
                 let load = busy.then(Load::start);
-                let times = self.jobs(setting).await?;
+                let records = self.jobs(kind).await?;
                 drop(load);
+                let times: Vec<_> = records.iter().filter_map(|record| record.to_script).collect();
                 let (median, most) = (quantile(&times, 0.5), quantile(&times, 0.95));
                 let (first, last) = *cold.get_or_insert((median, most));
                 let ratio = |time: Duration, of: Duration| time.as_secs_f64() / of.as_secs_f64();
+                let part = |of: fn(&Record) -> Option<Duration>| {
+                    seconds(quantile(&records.iter().filter_map(of).collect::<Vec<_>>(), 0.5))
+                };
                 line(&format!(
-                    "| {name}, the host {} | {:.2} s | {:.3} | {:.2} s | {:.3} |",
+                    "| {}, the host {} | {} | {:.3} | {} | {:.3} | {} | {} | {} |",
+                    kind.facts().0,
                     if busy { "busy" } else { "idle" },
-                    median.as_secs_f64(),
+                    seconds(median),
                     ratio(median, first),
-                    most.as_secs_f64(),
+                    seconds(most),
                     ratio(most, last),
+                    part(|record| record.spawn_to_ready),
+                    part(|record| record.ready_to_set_up),
+                    part(|record| record.ready_to_script?.checked_sub(record.ready_to_set_up?)),
                 ));
             }
         }
         waiting().await
     }
 
-    async fn jobs(&self, setting: &str) -> Result<Vec<Duration>> {
-        let scene = Scene::start(&Config::default().log_format("json").microvm(setting)).await;
+    async fn jobs(&self, kind: Kind) -> Result<Vec<Record>> {
+        let scene = Scene::start(&Config::default().log_format("json").microvm(kind.facts().1)).await;
         let project = scene.server.create_project("group/starts").await;
         project.commit_file("a.txt", "1\n").await;
         let mut tart = scene.run();
-        let pooled = setting.starts_with("pool");
         let mut jobs = Vec::new();
         // The first one fills the host's memory.
         for round in 0..=self.jobs {
-            if pooled {
+            if kind == Kind::Pool {
                 ready(&tart, round + 1).await;
             }
             jobs.push(job(&scene, &project).await?);
@@ -76,8 +106,9 @@ impl Starts {
         tart.drain();
         ensure!(tart.wait(JOB).await.success(), "`tart run` failed:\n{}", tart.output());
         let log = tart.output();
-        let time = |job: &u64| Record::find(&log, *job)?.to_script;
-        jobs.iter().skip(1).map(time).collect::<Option<_>>().context("the runner has not recorded all jobs")
+        let record = |job: &u64| Record::find(&log, *job).filter(|record| record.to_script.is_some());
+        let records = jobs.iter().skip(1).map(record).collect::<Option<_>>();
+        records.context("the runner has not recorded all jobs")
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) spawn_to_ready: Option<Duration>,
+    pub(crate) ready_to_set_up: Option<Duration>,
     pub(crate) ready_to_script: Option<Duration>,
     pub(crate) to_script: Option<Duration>,
     pub(crate) end_to_gone: Option<Duration>,
@@ -28,6 +29,7 @@ impl Record {
         let millis = |name: &str| field(name).map(Duration::from_millis);
         (field("job") == Some(job)).then(|| Self {
             spawn_to_ready: millis("spawn_to_ready_ms"),
+            ready_to_set_up: millis("ready_to_set_up_ms"),
             ready_to_script: millis("ready_to_script_ms"),
             to_script: millis("to_script_ms"),
             end_to_gone: millis("end_to_gone_ms"),
