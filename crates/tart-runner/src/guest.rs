@@ -97,6 +97,8 @@ pub(crate) struct JobGuest {
     pub(crate) spawn_to_ready: Duration,
     /// When the agent was ready.
     pub(crate) ready: Instant,
+    /// The first shell of its image, if that is known.
+    pub(crate) shell: Option<&'static str>,
     /// Counts it among the jobs that the pool goes by.
     _running: Option<Running>,
     /// Keeps the image that it had before the job came.
@@ -113,7 +115,7 @@ impl JobGuest {
             Some(placed) => placed,
             None => place(setup, request, &services, &attach).await?,
         };
-        let Placed { started, start, attachment, scratch, dir, mounted, lease } = placed;
+        let Placed { started, start, attachment, scratch, dir, mounted, lease, shell } = placed;
         let Started { guest, machine, hello, took } = started;
         let layout = layout(setup, request, &services, scratch.path());
         let ready = Instant::now();
@@ -146,6 +148,7 @@ impl JobGuest {
             start,
             spawn_to_ready: took,
             ready,
+            shell,
             _running: running,
             _lease: lease,
         })

@@ -58,7 +58,9 @@ impl Kind {
 impl Starts {
     /// Runs the jobs and prints what was measured.
     pub(crate) async fn run(&self) -> Result<()> {
-        line("| job to its script's first byte | p50 | ratio | p95 | ratio | to a guest | set up | to the script |");
+        line(
+            "| job to its script's first byte | p50 | ratio | p95 | ratio | to a guest | set up | to the script |",
+        );
         line("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
         for busy in [false, true].into_iter().filter(|busy| !(*busy && self.idle)) {
             let mut cold: Option<(Duration, Duration)> = None;

@@ -298,7 +298,7 @@ impl<'a> Job<'a> {
             place,
             shells: match place {
                 Place::Helper => vec![script::helper_shell(&self.image.user)],
-                Place::Job => script::job_shells(&self.image, only_sh),
+                Place::Job => script::job_shells(&self.image, only_sh, guest.shell),
             },
             environment,
             user: self.image.user.clone(),

@@ -295,9 +295,12 @@ pub(super) fn is_root(user: &str) -> bool {
 }
 
 /// How scripts may be started in the job's tree. An image with an entrypoint has its shell started by that, as
-/// containers have, in the image's working directory. `only_sh` leaves bash out.
-pub(super) fn job_shells(image: &ImageConfig, only_sh: bool) -> Vec<Start> {
-    let candidates = SHELL_CANDIDATES.iter().filter(|path| !only_sh || !path.ends_with("bash"));
+/// containers have, in the image's working directory. `only_sh` leaves bash out. `first` is the first that the image has,
+/// if that is known.
+pub(super) fn job_shells(image: &ImageConfig, only_sh: bool, first: Option<&str>) -> Vec<Start> {
+    let absent = |path: &&&str| first.is_some_and(|first| first != **path);
+    let candidates = SHELL_CANDIDATES.iter().skip_while(absent);
+    let candidates = candidates.filter(|path| !only_sh || !path.ends_with("bash"));
     if image.entrypoint.is_empty() {
         return candidates.map(|path| Start::Path(vec![(*path).to_owned()])).collect();
     }
@@ -354,9 +357,11 @@ mod tests {
 
     #[test]
     fn shells_are_tried_bash_first_unless_the_runner_knows_better() {
-        let first = |only_sh| job_shells(&ImageConfig::default(), only_sh).remove(0);
-        assert_eq!(first(false), path(&["/usr/local/bin/bash"]));
-        assert_eq!(first(true), path(&["/usr/local/bin/sh"]));
+        let first = |only_sh, known| job_shells(&ImageConfig::default(), only_sh, known).remove(0);
+        assert_eq!(first(false, None), path(&["/usr/local/bin/bash"]));
+        assert_eq!(first(true, None), path(&["/usr/local/bin/sh"]));
+        assert_eq!(first(false, Some("/bin/bash")), path(&["/bin/bash"]));
+        assert_eq!(first(true, Some("/bin/bash")), path(&["/usr/local/bin/sh"]));
     }
 
     #[test]
@@ -366,7 +371,7 @@ mod tests {
             workdir: "/srv".to_owned(),
             ..ImageConfig::default()
         };
-        let starts = job_shells(&image, true);
+        let starts = job_shells(&image, true, None);
         let exec = exec(&script(Place::Job), &starts[0], "/builds/p.tmp/.tart-script");
         assert_eq!((exec.cwd.as_str(), exec.stdin), ("/srv", true));
         insta::assert_snapshot!(exec.argv.join(" | "), @"/entry | -- | sh | -c | if [ -x /usr/local/bin/sh ]; then exec /usr/local/bin/sh; fi; if [ -x /usr/bin/sh ]; then exec /usr/bin/sh; fi; if [ -x /bin/sh ]; then exec /bin/sh; fi; if [ -x /busybox/sh ]; then exec /busybox/sh; fi; echo 'shell not found'; exit 1");

@@ -30,6 +30,8 @@ pub(super) struct Placed {
     pub(super) mounted: Vec<MountStep>,
     /// Of the image that it had before the job came.
     pub(super) lease: Option<Lease>,
+    /// The first shell of its image, if that is known.
+    pub(super) shell: Option<&'static str>,
 }
 
 /// What a job's guest is made of.
@@ -73,7 +75,7 @@ async fn occupy(
     attach: &AttachRequest,
     disks: impl Fn(&Path) -> Vec<PlannedDisk>,
 ) -> Result<Placed, GuestFailure> {
-    let Ready { started, reservation, scratch, dir, relay, inserted, mounted, image, .. } = ready;
+    let Ready { started, reservation, scratch, dir, relay, inserted, mounted, image, shell, .. } = ready;
     let attachment = reservation.attach(attach).await?;
     relay.serve_with(attachment.relay());
     for disk in disks(scratch.path()) {
@@ -82,7 +84,7 @@ async fn occupy(
         }
     }
     let lease = image.map(|attached| attached.lease);
-    Ok(Placed { started, start: Start::Pooled, attachment, scratch, dir, mounted, lease })
+    Ok(Placed { started, start: Start::Pooled, attachment, scratch, dir, mounted, lease, shell })
 }
 
 /// A new machine: one that goes on from the snapshot if there is one with disks enough, else one that boots.
@@ -110,7 +112,7 @@ pub(super) async fn place(
     }
     let relay = Arc::new(HostRelay(attachment.relay()));
     let started = start(&*setup.driver, &spec, relay).await?;
-    Ok(Placed { started, start: how, attachment, scratch, dir, mounted, lease: None })
+    Ok(Placed { started, start: how, attachment, scratch, dir, mounted, lease: None, shell: None })
 }
 
 /// Makes the scratch disk of a machine.

@@ -70,6 +70,8 @@ pub(super) struct Ready {
     pub(super) mounted: Vec<MountStep>,
     /// The image that the job tree is made of already: only a job with that image may have the machine.
     pub(super) image: Option<AttachedImage>,
+    /// The first shell of the image, if that is known.
+    pub(super) shell: Option<&'static str>,
     since: Instant,
 }
 

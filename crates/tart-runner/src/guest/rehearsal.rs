@@ -48,20 +48,20 @@ pub(super) async fn of_helper(guest: &Guest, text: &str) -> Result<(), String> {
     }
 }
 
-/// Has the shell of the image read, as far as it has one. How it ends is for the job to see.
+/// Has the shell of the image read, as far as it has one, and tells which that is. How it ends is for the job to see.
 ///
 /// # Errors
 /// Why the guest is of no use.
-pub(super) async fn of_image(guest: &Guest) -> Result<(), String> {
+pub(super) async fn of_image(guest: &Guest) -> Result<Option<&'static str>, String> {
     for shell in SHELL_CANDIDATES {
         match run(guest, Root::Job, shell, SHELL, SHELL_LIMIT).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(Some(shell)),
             Err(error) if error.failure_kind() == Some(FailureKind::NotFound) => {}
-            Err(error) if error.failure_kind().is_some() => return Ok(()),
+            Err(error) if error.failure_kind().is_some() => return Ok(None),
             Err(error) => return Err(error.to_string()),
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// `None` if it did not end in time, and was ended.

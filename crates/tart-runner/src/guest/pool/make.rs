@@ -4,8 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tart_assets::{ImageDisk, Scratch};
+use tart_net::Nic;
+use tart_proto::message::Interface;
 use tokio::time::Instant;
 
+use super::super::configuration;
 use super::super::layout::{IMAGE, SCRATCH_SERIAL, early, not_done, template_mounts};
 use super::super::place::scratch;
 use super::super::rehearsal;
@@ -64,6 +67,7 @@ async fn bare(shared: &Shared, number: u64) -> Result<Ready, String> {
         inserted,
         mounted,
         image: None,
+        shell: None,
         since: Instant::now(),
     })
 }
@@ -92,9 +96,15 @@ async fn set_up(shared: &Shared, ready: &mut Ready) -> Result<(), String> {
     let steps = early(&shared.factory.helper, image, Scratch::FSTYPE);
     let missing = not_done(steps.clone(), &ready.mounted, bytes);
     guest.mount(&missing).await.map_err(|error| error.to_string())?;
+    // The job's own clock, randomness, names and addresses come with the job; by then all of that has been done once, and
+    // the interface is up.
+    let mut configure = configuration(ready.started.machine.id()).map_err(|error| error.to_string())?;
+    let bare = |nic: &Nic| Interface { mac: nic.mac.clone(), addresses: vec![], gateways: vec![], mtu: None };
+    configure.interfaces.extend(ready.reservation.nic().map(bare));
+    guest.configure(&configure).await.map_err(|error| error.to_string())?;
     rehearsal::of_helper(guest, rehearsal::SHELL).await?;
     if image.is_some() {
-        rehearsal::of_image(guest).await?;
+        ready.shell = rehearsal::of_image(guest).await?;
     }
     ready.inserted.extend(disks.iter().map(|(serial, _)| (*serial).to_owned()));
     ready.mounted = steps;
