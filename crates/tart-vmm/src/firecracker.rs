@@ -180,7 +180,8 @@ impl Driver for FirecrackerDriver {
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, VmmError> {
         spec.check()?;
-        let line = cmdline::firecracker(&spec.extra_kernel_args)?;
+        let devices = requests::devices(spec, &self.tuning);
+        let line = cmdline::firecracker(devices, &spec.extra_kernel_args)?;
         Ok(Box::new(machine::start(self, spec, &line).await?))
     }
 }

@@ -168,6 +168,11 @@ pub(super) fn before_start(
     Ok(requests)
 }
 
+/// The virtio devices of a machine: its disks, the network, the vsock, random numbers, and the balloon.
+pub(super) fn devices(spec: &MachineSpec, tuning: &FirecrackerTuning) -> usize {
+    spec.disks.len() + usize::from(spec.nic.is_some()) + 2 + usize::from(tuning.balloon)
+}
+
 fn machine_config(
     spec: &MachineSpec,
     tuning: &FirecrackerTuning,

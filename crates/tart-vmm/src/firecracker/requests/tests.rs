@@ -97,6 +97,13 @@ fn what_a_version_cannot_do_is_refused_before_it_is_asked() {
     insta::assert_snapshot!(refused(&MachineSpec { disks, ..spec() }, HugePages::None), @"machine `job-1` cannot be started: it has 14 disks, and Firecracker has interrupts for 13: use fewer services");
 }
 
+#[test]
+fn all_virtio_devices_are_counted() {
+    let tuning = FirecrackerTuning { balloon: true, ..FirecrackerTuning::default() };
+    assert_eq!(devices(&spec(), &tuning), 6);
+    assert_eq!(devices(&MachineSpec { nic: None, ..spec() }, &FirecrackerTuning::default()), 4);
+}
+
 fn listed(requests: &[Request]) -> String {
     let line = |request: &Request| format!("{} {} {}", request.method, request.path, request.body);
     requests.iter().map(line).collect::<Vec<_>>().join("\n")
