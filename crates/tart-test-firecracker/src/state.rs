@@ -243,7 +243,7 @@ impl State {
         }
         let transparent = if self.plan.minor() >= 17 { "Transparent" } else { "None" };
         one_of("huge_pages", pages, &["", "None", "2M", transparent])?;
-        if mib == 0 || (pages == "2M" && !mib.is_multiple_of(2)) {
+        if mib == 0 || (matches!(pages, "2M" | "Transparent") && !mib.is_multiple_of(2)) {
             return Err("The memory size (MiB) is invalid.".to_owned());
         }
         Ok(())

@@ -188,7 +188,7 @@ fn machine_config(
         }
     };
     if let Some(pages) = pages {
-        if tuning.huge_pages == HugePages::TwoMib && !spec.memory_mib().is_multiple_of(2) {
+        if !spec.memory_mib().is_multiple_of(2) {
             return Err("memory of huge pages is a multiple of 2 MiB".to_owned());
         }
         add(&mut body, "huge_pages", json!(pages));

@@ -91,6 +91,10 @@ fn what_a_version_cannot_do_is_refused_before_it_is_asked() {
     insta::assert_snapshot!(refused(&spec(), HugePages::Transparent), @"machine `job-1` cannot be started: transparent huge pages need Firecracker 1.17");
     let odd = MachineSpec { memory_bytes: 513 << 20, ..spec() };
     insta::assert_snapshot!(refused(&odd, HugePages::TwoMib), @"machine `job-1` cannot be started: memory of huge pages is a multiple of 2 MiB");
+    let tuning = FirecrackerTuning { huge_pages: HugePages::Transparent, ..FirecrackerTuning::default() };
+    let newer = Version::parse("1.17.0").unwrap().features();
+    let problem = before_start(&odd, "", None, &tuning, newer).unwrap_err().to_string();
+    assert!(problem.contains("a multiple of 2 MiB"), "{problem}");
     let many = MachineSpec { vcpus: 33, ..spec() };
     insta::assert_snapshot!(refused(&many, HugePages::None), @"machine `job-1` cannot be started: Firecracker gives a guest at most 32 processors");
     let disks = vec![spec().disks[0].clone(); 14];
