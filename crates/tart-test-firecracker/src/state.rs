@@ -157,7 +157,7 @@ impl State {
         if self.started {
             return Err(AFTER.to_owned());
         }
-        if !matches!(top.as_str(), "/logger" | "/metrics") {
+        if !matches!(top.as_str(), "/logger" | "/metrics" | "/serial" | "/cpu-config") {
             self.configured = true;
         }
         if let "/network-interfaces" | "/vsock" | "/entropy" | "/balloon" = top.as_str() {

@@ -111,11 +111,7 @@ pub(super) fn before_start(
         )));
     }
     let mut requests = Vec::new();
-    if features.serial_limiter {
-        // The console is for what goes wrong at the start; a guest that floods it loses the rest.
-        let bucket = bucket(Bucket { size: 1 << 20, refill_ms: 1000 });
-        requests.push(Request::put("/serial", json!({ "rate_limiter": bucket })));
-    }
+    requests.extend(serial(features));
     requests.push(Request::put("/machine-config", machine_config(spec, tuning, features).map_err(refuse)?));
     if let Some(config) = &tuning.cpu_config {
         requests.push(Request::put("/cpu-config", config.clone()));
@@ -171,6 +167,12 @@ pub(super) fn before_start(
 /// The virtio devices of a machine: its disks, the network, the vsock, random numbers, and the balloon.
 pub(super) fn devices(spec: &MachineSpec, tuning: &FirecrackerTuning) -> usize {
     spec.disks.len() + usize::from(spec.nic.is_some()) + 2 + usize::from(tuning.balloon)
+}
+
+/// Bounds the console. It is for what goes wrong at the start; a guest that floods it loses the rest.
+fn serial(features: Features) -> Option<Request> {
+    let bucket = bucket(Bucket { size: 1 << 20, refill_ms: 1000 });
+    features.serial_limiter.then(|| Request::put("/serial", json!({ "rate_limiter": bucket })))
 }
 
 fn machine_config(
@@ -251,8 +253,8 @@ pub(super) enum Backend {
     Uffd(String),
 }
 
-/// Goes on from a saved machine, with the pages that it had: those cannot be changed before 1.17. Disks, whose paths are part of the state,
-/// get their images before the guest runs.
+/// Goes on from a saved machine, with the pages that it had: those cannot be changed before 1.17. Disks, whose paths are
+/// part of the state, get their images before the guest runs.
 pub(super) fn restore(
     spec: &MachineSpec,
     device: Option<&str>,
@@ -272,7 +274,9 @@ pub(super) fn restore(
         let overrides = json!([{ "iface_id": "nic", "host_dev_name": device }]);
         add(&mut load, "network_overrides", overrides);
     }
-    let mut requests = vec![Request::put("/snapshot/load", load)];
+    // What is no part of a saved machine, as the log and the metrics are not.
+    let mut requests: Vec<Request> = serial(features).into_iter().collect();
+    requests.push(Request::put("/snapshot/load", load));
     for (position, disk) in spec.disks.iter().enumerate() {
         let Some(path) = &disk.path else { continue };
         let path = path.to_str().ok_or_else(|| VmmError::Spec {
