@@ -34,6 +34,8 @@ pub(super) struct Features {
     pub(super) vsock_override: bool,
     /// Snapshots can be used: 1.16.0 loses vsock in them.
     pub(super) snapshots: bool,
+    /// The jailer's copy of Firecracker belongs to the jailed user, not to root.
+    pub(super) own_copy: bool,
 }
 
 impl Version {
@@ -78,6 +80,7 @@ impl Version {
             network_overrides: since(12),
             vsock_override: since(16),
             snapshots: since(13) && (self.minor, self.patch) != (16, 0),
+            own_copy: since(15),
         }
     }
 }
