@@ -1,5 +1,7 @@
 //! The kernel's command line. Pure.
 
+use tart_proto::time::{TIME_FACTOR_OPTION, factor};
+
 use crate::{Acceleration, VmmError};
 
 /// Longest command line that an x86 kernel takes, with its final zero.
@@ -108,6 +110,7 @@ pub(crate) fn firecracker(devices: usize, extra: &[String]) -> Result<String, Vm
 
 /// `appended` is what the monitor adds to the line, in bytes.
 fn with_extra(mut words: Vec<String>, extra: &[String], appended: usize) -> Result<String, VmmError> {
+    words.extend(time_factor(factor()));
     for word in extra {
         check(word)?;
         words.push(word.clone());
@@ -120,6 +123,11 @@ fn with_extra(mut words: Vec<String>, extra: &[String], appended: usize) -> Resu
         let reason = "the kernel takes at most 2047 bytes of arguments, with those of its devices";
         Err(VmmError::KernelArgument { word, reason })
     }
+}
+
+/// The agent has time limits of its own, which a slow host makes longer.
+fn time_factor(factor: f64) -> Option<String> {
+    (factor > 1.0).then(|| format!("{TIME_FACTOR_OPTION}={factor}"))
 }
 
 fn check(word: &str) -> Result<(), VmmError> {
@@ -158,6 +166,14 @@ mod tests {
     fn a_guest_on_firecracker_resets_by_the_keyboard_controller() {
         insta::assert_snapshot!(firecracker(5, &["audit=0".into()]).unwrap(), @"console=ttyS0 quiet loglevel=5 panic=-1 reboot=k i8042.noaux i8042.nomux i8042.dumbkbd pci=off swiotlb=noforce random.trust_cpu=on tsc=reliable no_timer_check tart.transport=vsock audit=0");
         assert!(firecracker(5, &["reboot=t".into()]).is_err());
+    }
+
+    #[test]
+    fn the_agent_of_a_slow_host_gets_more_time() {
+        assert_eq!(time_factor(1.0), None);
+        assert_eq!(time_factor(2.5).as_deref(), Some("tart.time_factor=2.5"));
+        assert_eq!(time_factor(1000.0).as_deref(), Some("tart.time_factor=1000"));
+        assert!(check("tart.time_factor=9").is_err());
     }
 
     #[test]
