@@ -93,6 +93,13 @@ impl FirecrackerDriver {
         let launcher =
             Launcher::start().map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
         let (features, tuning) = (version.features(), options.tuning);
+        if !features.acpi {
+            tracing::warn!(
+                %version,
+                "Before Firecracker 1.8, guests find no device unless their kernel has CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES, \
+                 which Debian's has not"
+            );
+        }
         let mut driver = Self { binary, version, features, tuning, unserved: None, jailer, launcher };
         if driver.can_save() && driver.serves_pages() {
             driver.unserved = pages::permission::problem(driver.jailer.is_some());
