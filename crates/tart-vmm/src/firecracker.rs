@@ -100,6 +100,9 @@ impl FirecrackerDriver {
                  which Debian's has not"
             );
         }
+        if tuning.balloon && !features.page_reporting {
+            tracing::warn!(%version, "Guests give no memory back: `balloon` needs Firecracker 1.14");
+        }
         let mut driver = Self { binary, version, features, tuning, unserved: None, jailer, launcher };
         if driver.can_save() && driver.serves_pages() {
             driver.unserved = pages::permission::problem(driver.jailer.is_some());

@@ -65,7 +65,7 @@ pub struct FirecrackerTuning {
     pub cpu_template: Option<String>,
     /// A template of the administrator's own, as `PUT /cpu-config` takes it.
     pub cpu_config: Option<Value>,
-    /// Give memory that the guest has no use for back to the host.
+    /// Give memory that the guest has no use for back to the host; since 1.14.
     pub balloon: bool,
     /// Bytes that the writable disk reads and writes.
     pub disk_bandwidth: Option<Bucket>,
@@ -158,7 +158,11 @@ pub(super) fn before_start(
     requests.push(Request::put("/vsock", json!({ "guest_cid": GUEST_CID, "uds_path": VSOCK })));
     requests.push(Request::put("/entropy", json!({})));
     if tuning.balloon {
-        let body = json!({ "amount_mib": 0, "deflate_on_oom": true, "stats_polling_interval_s": 0 });
+        // Nobody fills it: what gives memory back is that the guest reports pages as they become free.
+        let mut body = json!({ "amount_mib": 0, "deflate_on_oom": true, "stats_polling_interval_s": 0 });
+        if features.page_reporting {
+            add(&mut body, "free_page_reporting", json!(true));
+        }
         requests.push(Request::put("/balloon", body));
     }
     Ok(requests)

@@ -34,6 +34,8 @@ pub(super) struct Features {
     pub(super) vsock_override: bool,
     /// Snapshots can be used: 1.16.0 loses vsock in them.
     pub(super) snapshots: bool,
+    /// `free_page_reporting` of the balloon.
+    pub(super) page_reporting: bool,
     /// Guests find their devices by ACPI, not only by the kernel's command line.
     pub(super) acpi: bool,
     /// The jailer's copy of Firecracker belongs to the jailed user, not to root.
@@ -82,6 +84,7 @@ impl Version {
             network_overrides: since(12),
             vsock_override: since(16),
             snapshots: since(13) && (self.minor, self.patch) != (16, 0),
+            page_reporting: since(14),
             acpi: since(8),
             own_copy: since(15),
         }

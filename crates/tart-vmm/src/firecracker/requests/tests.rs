@@ -77,8 +77,11 @@ fn everything_that_can_be_tuned_is_said_to_a_version_that_knows_it() {
     PUT /cpu-config {"cpuid_modifiers":[]}
     PUT /drives/disk1 {"cache_type":"Unsafe","drive_id":"disk1","io_engine":"Sync","is_read_only":false,"is_root_device":false,"path_on_host":"/d/scratch","rate_limiter":{"bandwidth":{"refill_time":100,"size":1000}}}
     PUT /network-interfaces/nic {"guest_mac":"02:00:00:00:00:01","host_dev_name":"tap0","iface_id":"nic","rx_rate_limiter":{"bandwidth":{"refill_time":1000,"size":2000}},"tx_rate_limiter":{"bandwidth":{"refill_time":1000,"size":2000}}}
-    PUT /balloon {"amount_mib":0,"deflate_on_oom":true,"stats_polling_interval_s":0}
+    PUT /balloon {"amount_mib":0,"deflate_on_oom":true,"free_page_reporting":true,"stats_polling_interval_s":0}
     "#);
+    let tuning = FirecrackerTuning { balloon: true, ..FirecrackerTuning::default() };
+    let older = shown(&tuning, "1.13.0");
+    assert!(older.contains("PUT /balloon") && !older.contains("free_page_reporting"), "{older}");
 }
 
 #[test]
