@@ -8,7 +8,9 @@ mod mounts;
 use std::{fs, io, path::Path, time::Duration};
 
 use rustix::process::{Resource, Rlimit};
-use tart_proto::message::Limits;
+use tart_proto::{message::Limits, time::set_factor};
+
+use cmdline::Options;
 
 use crate::{
     console,
@@ -47,6 +49,9 @@ const WORKING_SET_MS: &str = "1000";
 /// console.
 pub fn start(reaper: Reaper, init_uptime: Duration) -> io::Result<Machine> {
     mounts::kernel_file_systems()?;
+    if let Some(factor) = Options::read().time_factor() {
+        set_factor(factor);
+    }
     for problem in modules::load(Path::new(modules::DIRECTORY)) {
         console::say(problem);
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tart_proto::{
     Incoming, Mux, MuxError, Stream, StreamItem, StreamReader, StreamWriter,
     message::{Failure, GuestEvent, GuestOpen, HostOpen, decode, encode},
+    time::scaled,
 };
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -118,7 +119,7 @@ async fn answer(session: Arc<Session>, payload: Bytes, stream: Stream) {
             shutdown::stop(machine).await;
             let finished = finish(writer, Ok(())).await;
             // The machine would be gone before the answer has left it.
-            let _slow = tokio::time::timeout(FAREWELL, until_closed(&mut reader)).await;
+            let _slow = tokio::time::timeout(scaled(FAREWELL), until_closed(&mut reader)).await;
             let _asked = session.shutdown.try_send(());
             finished
         }

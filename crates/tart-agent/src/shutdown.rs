@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustix::system::RebootCommand;
+use tart_proto::time::scaled;
 
 use crate::{console, machine::Machine, mounts};
 
@@ -18,11 +19,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Kills all commands, unmounts what was mounted on request, and writes everything back.
 pub(crate) async fn stop(machine: &Machine) {
     machine.cgroups.kill_all();
-    let _hanging = tokio::time::timeout(EMPTY_LIMIT, machine.cgroups.emptied()).await;
+    let _hanging = tokio::time::timeout(scaled(EMPTY_LIMIT), machine.cgroups.emptied()).await;
     mounts::unmount_all(machine);
     // A disk that is gone must not keep the agent from its reset.
     let sync = tokio::task::spawn_blocking(rustix::fs::sync);
-    if tokio::time::timeout(SYNC_LIMIT, sync).await.is_err() {
+    if tokio::time::timeout(scaled(SYNC_LIMIT), sync).await.is_err() {
         console::say("the disks take too long to sync; not waiting for them");
     }
 }

@@ -9,7 +9,7 @@ use tart_proto::{Mux, MuxError, Role, mux};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    boot::cmdline::{self, Choice},
+    boot::cmdline::{Choice, Options},
     console,
     machine::Machine,
     session::{self, End},
@@ -29,7 +29,7 @@ const MAYBE_PORT_LIMIT: Duration = Duration::from_millis(500);
 /// # Errors
 /// If there is no transport: then nobody can ever reach the agent.
 pub async fn run(machine: &Arc<Machine>) -> io::Result<()> {
-    let port = match cmdline::transport() {
+    let port = match Options::read().transport() {
         Some(Choice::VirtioSerial) => Some(find_port(PORT_LIMIT).await?.ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, "the guest has no virtio-serial port for the agent")
         })?),

@@ -10,6 +10,7 @@ use rustix::{
         recv, socket_with,
     },
 };
+use tart_proto::time::scaled;
 use tokio::io::unix::AsyncFd;
 
 use crate::readiness;
@@ -38,7 +39,7 @@ pub(crate) async fn wait_for<T>(
             announced(&events).await?;
         }
     };
-    tokio::time::timeout(limit, waiting).await.ok().transpose()
+    tokio::time::timeout(scaled(limit), waiting).await.ok().transpose()
 }
 
 fn subscribe() -> io::Result<AsyncFd<OwnedFd>> {

@@ -16,6 +16,9 @@ const LEVELS: [&str; 8] = ["", "Error", "Warning", "Info", "Debug", "Trace", "Of
 /// Version since which files of the log and the metrics are made.
 const MAKES_FILES: u32 = 14;
 
+/// The one version that opens them for writing only.
+const WRITES_ONLY: u32 = 14;
+
 /// Where reports go.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
@@ -77,8 +80,13 @@ fn write(mut file: &File, line: &str) {
     let _lost = file.write(format!("{line}\n").as_bytes());
 }
 
-/// As Firecracker opens them: without waiting for a reader.
+/// As Firecracker opens them: without waiting for a reader, and for reading too, so that there need be none.
 fn open(path: &str, minor: u32) -> std::io::Result<File> {
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    OpenOptions::new().write(true).create(minor >= MAKES_FILES).custom_flags(nonblocking).open(path)
+    OpenOptions::new()
+        .read(minor != WRITES_ONLY)
+        .write(true)
+        .create(minor >= MAKES_FILES)
+        .custom_flags(nonblocking)
+        .open(path)
 }

@@ -9,6 +9,11 @@ pub(crate) enum Kind {
     Number,
     Bool,
     Object,
+    List,
+    /// Tokens in a time.
+    Bucket,
+    /// Buckets of bytes and of operations.
+    Limiter,
 }
 
 /// A field of a request's body.
@@ -33,7 +38,7 @@ const fn newer(name: &'static str, kind: Kind, since: u32) -> Field {
     Field { name, kind, required: false, since }
 }
 
-use Kind::{Bool, Number, Object, Text};
+use Kind::{Bool, Bucket, Limiter, List, Number, Object, Text};
 
 /// Requests of the time before the start: path without an id, first minor version, fields.
 const BEFORE: &[(&str, u32, &[Field])] = &[
@@ -53,7 +58,7 @@ const BEFORE: &[(&str, u32, &[Field])] = &[
         0,
         &[must("metrics_path", Text), newer("emit_id", Bool, 17), newer("properties", Object, 17)],
     ),
-    ("/serial", 14, &[may("serial_out_path", Text), newer("rate_limiter", Object, 16)]),
+    ("/serial", 14, &[may("serial_out_path", Text), newer("rate_limiter", Bucket, 16)]),
     (
         "/machine-config",
         0,
@@ -69,7 +74,7 @@ const BEFORE: &[(&str, u32, &[Field])] = &[
     (
         "/cpu-config",
         0,
-        &[may("kvm_capabilities", Object), may("cpuid_modifiers", Object), may("msr_modifiers", Object)],
+        &[may("kvm_capabilities", List), may("cpuid_modifiers", List), may("msr_modifiers", List)],
     ),
     ("/boot-source", 0, &[must("kernel_image_path", Text), may("initrd_path", Text), may("boot_args", Text)]),
     (
@@ -83,7 +88,7 @@ const BEFORE: &[(&str, u32, &[Field])] = &[
             may("partuuid", Text),
             may("cache_type", Text),
             may("io_engine", Text),
-            may("rate_limiter", Object),
+            may("rate_limiter", Limiter),
             may("socket", Text),
         ],
     ),
@@ -94,13 +99,13 @@ const BEFORE: &[(&str, u32, &[Field])] = &[
             must("iface_id", Text),
             must("host_dev_name", Text),
             may("guest_mac", Text),
-            may("rx_rate_limiter", Object),
-            may("tx_rate_limiter", Object),
+            may("rx_rate_limiter", Limiter),
+            may("tx_rate_limiter", Limiter),
             newer("mtu", Number, 16),
         ],
     ),
     ("/vsock", 0, &[must("guest_cid", Number), must("uds_path", Text), may("vsock_id", Text)]),
-    ("/entropy", 0, &[may("rate_limiter", Object)]),
+    ("/entropy", 0, &[may("rate_limiter", Limiter)]),
     (
         "/balloon",
         0,
@@ -117,7 +122,7 @@ const BEFORE: &[(&str, u32, &[Field])] = &[
 /// Requests of a machine that runs, and of those that go on from one.
 pub(crate) const RUN_STATE: &[Field] = &[must("state", Text)];
 pub(crate) const PATCH_DRIVE: &[Field] =
-    &[must("drive_id", Text), may("path_on_host", Text), may("rate_limiter", Object)];
+    &[must("drive_id", Text), may("path_on_host", Text), may("rate_limiter", Limiter)];
 pub(crate) const SAVE: &[Field] =
     &[must("snapshot_path", Text), must("mem_file_path", Text), may("snapshot_type", Text)];
 pub(crate) const LOAD: &[Field] = &[
@@ -125,14 +130,19 @@ pub(crate) const LOAD: &[Field] = &[
     may("mem_backend", Object),
     may("mem_file_path", Text),
     may("enable_diff_snapshots", Bool),
-    may("track_dirty_pages", Bool),
+    newer("track_dirty_pages", Bool, 13),
     may("resume_vm", Bool),
-    newer("network_overrides", Object, 12),
+    newer("network_overrides", List, 12),
     newer("vsock_override", Object, 16),
     newer("clock_realtime", Bool, 16),
     newer("huge_pages", Text, 17),
 ];
-pub(crate) const BACKEND: &[Field] = &[must("backend_type", Text), must("backend_path", Text)];
+pub(crate) const BACKEND: &[Field] =
+    &[must("backend_type", Text), must("backend_path", Text), newer("overlays", List, 17)];
+
+/// What rate limiters are made of.
+const BUCKET: &[Field] = &[must("size", Number), must("refill_time", Number), may("one_time_burst", Number)];
+const LIMITER: &[Field] = &[may("bandwidth", Bucket), may("ops", Bucket)];
 
 /// The fields of a request before the start, or nothing if the version has no such path.
 pub(crate) fn fields(path: &str, minor: u32) -> Option<&'static [Field]> {
@@ -151,9 +161,18 @@ pub(crate) fn check(fields: &[Field], body: &Map<String, Value>, minor: u32) -> 
         };
         let fits = match field.kind {
             Text => value.is_string(),
-            Number => value.is_u64() || value.is_i64(),
+            Number => value.is_u64(),
             Bool => value.is_boolean(),
-            Object => value.is_object() || value.is_array(),
+            Object => value.is_object(),
+            List => value.is_array(),
+            Bucket => {
+                within(BUCKET, value, minor)?;
+                true
+            }
+            Limiter => {
+                within(LIMITER, value, minor)?;
+                true
+            }
         };
         if !fits {
             return Err(format!(
@@ -168,6 +187,12 @@ pub(crate) fn check(fields: &[Field], body: &Map<String, Value>, minor: u32) -> 
         )),
         None => Ok(()),
     }
+}
+
+/// Checks an object within a body.
+fn within(fields: &[Field], value: &Value, minor: u32) -> Result<(), String> {
+    let invalid = "An error occurred when deserializing the json body of a request: invalid type.";
+    check(fields, value.as_object().ok_or(invalid)?, minor)
 }
 
 #[cfg(test)]
@@ -187,6 +212,25 @@ mod tests {
         assert!(fault("/network-interfaces", body, 15).contains("unknown field `mtu`"));
         assert!(fields("/serial", 13).is_none() && fields("/serial", 14).is_some());
         assert!(fault("/serial", json!({ "rate_limiter": {} }), 14).contains("unknown field"));
+        let load = json!({ "snapshot_path": "s", "track_dirty_pages": true });
+        let load = |minor| check(LOAD, load.as_object().unwrap(), minor);
+        assert!(load(12).unwrap_err().contains("unknown field `track_dirty_pages`") && load(13).is_ok());
+    }
+
+    #[test]
+    fn the_console_has_a_bucket_and_devices_have_limiters() {
+        let bucket = json!({ "size": 1, "refill_time": 100 });
+        let serial = |limiter: &Value| json!({ "rate_limiter": limiter });
+        let entropy = |limiter: &Value| fault("/entropy", serial(limiter), 16);
+        let accepted = |path, limiter: &Value| {
+            let Value::Object(body) = serial(limiter) else { unreachable!() };
+            check(fields(path, 16).unwrap(), &body, 16).is_ok()
+        };
+        assert!(accepted("/serial", &bucket) && accepted("/entropy", &json!({ "bandwidth": bucket })));
+        assert!(fault("/serial", serial(&json!({ "ops": bucket })), 16).contains("unknown field `ops`"));
+        assert!(entropy(&bucket).contains("unknown field"));
+        assert!(entropy(&json!({ "ops": { "size": 1 } })).contains("missing field `refill_time`"));
+        assert!(entropy(&json!({ "ops": { "size": -1, "refill_time": 1 } })).contains("invalid type"));
     }
 
     #[test]

@@ -13,6 +13,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{memory::Served, plan::Plan, reports::Reports, rules, vsock::Vsock};
 
+/// Longest command line of a kernel, with its final zero.
+const MAX_LINE: usize = 2048;
+
 pub(crate) const AFTER: &str = "The requested operation is not supported after starting the microVM.";
 pub(crate) const BEFORE: &str = "The requested operation is not supported before starting the microVM.";
 
@@ -35,6 +38,10 @@ pub(crate) struct State {
     pub(crate) drives: BTreeMap<String, Drive>,
     pub(crate) vsock_path: Option<String>,
     pub(crate) kernel: bool,
+    /// Bytes of the kernel's command line.
+    line: usize,
+    /// Virtio devices beside the disks: paths of their requests.
+    devices: BTreeSet<String>,
     root: Option<String>,
     taps: BTreeSet<String>,
     cids: bool,
@@ -93,6 +100,8 @@ impl State {
             drives: BTreeMap::new(),
             vsock_path: None,
             kernel: false,
+            line: 0,
+            devices: BTreeSet::new(),
             root: None,
             taps: BTreeSet::new(),
             cids: false,
@@ -148,8 +157,11 @@ impl State {
         if self.started {
             return Err(AFTER.to_owned());
         }
-        if !matches!(top.as_str(), "/logger" | "/metrics") {
+        if !matches!(top.as_str(), "/logger" | "/metrics" | "/serial" | "/cpu-config") {
             self.configured = true;
+        }
+        if let "/network-interfaces" | "/vsock" | "/entropy" | "/balloon" = top.as_str() {
+            self.devices.insert(path.to_owned());
         }
         let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
         let number = |name: &str| body.get(name).and_then(Value::as_u64).unwrap_or_default();
@@ -209,6 +221,7 @@ impl State {
                 Err("Cannot start microvm without kernel configuration.".to_owned())
             }
             Some("InstanceStart") => {
+                self.check_devices()?;
                 self.started = true;
                 self.reports.flush(0);
                 Ok((204, Value::Null))
@@ -230,7 +243,7 @@ impl State {
         }
         let transparent = if self.plan.minor() >= 17 { "Transparent" } else { "None" };
         one_of("huge_pages", pages, &["", "None", "2M", transparent])?;
-        if mib == 0 || (pages == "2M" && !mib.is_multiple_of(2)) {
+        if mib == 0 || (matches!(pages, "2M" | "Transparent") && !mib.is_multiple_of(2)) {
             return Err("The memory size (MiB) is invalid.".to_owned());
         }
         Ok(())
@@ -244,10 +257,29 @@ impl State {
         if !initrd.is_empty() {
             readable(initrd, "initrd")?;
         }
-        if arguments.len() >= 2048 {
+        if arguments.len() >= MAX_LINE {
             return Err("The kernel command line is invalid: too large".to_owned());
         }
         self.kernel = true;
+        self.line = arguments.len();
+        Ok(())
+    }
+
+    /// There are interrupts for so many devices, each of which the kernel is told of.
+    fn check_devices(&self) -> Result<(), String> {
+        let devices = self.devices.len() + self.drives.len();
+        let most = match self.plan.minor() {
+            ..8 => 19,
+            8..15 => 18,
+            _ => 17,
+        };
+        if devices > most {
+            return Err("Cannot attach a device: no interrupt is left".to_owned());
+        }
+        let appended = " pci=off".len() + devices * " virtio_mmio.device=4K@0xc0001000:5".len();
+        if self.line + appended >= MAX_LINE {
+            return Err("Cannot create the kernel command line: too large".to_owned());
+        }
         Ok(())
     }
 

@@ -1,9 +1,16 @@
 //! The kernel's command line. Pure.
 
+use tart_proto::time::{TIME_FACTOR_OPTION, factor};
+
 use crate::{Acceleration, VmmError};
 
 /// Longest command line that an x86 kernel takes, with its final zero.
 const MAX_LEN: usize = 2048;
+
+/// What Firecracker appends for each virtio device, at most, and once that there is no PCI: kernels without ACPI have
+/// no other way to find devices. ` virtio_mmio.device=4K@0xc0001000:23`.
+const FIRECRACKER_DEVICE: usize = 36;
+const FIRECRACKER_PCI: usize = " pci=off".len();
 
 /// The kernel's number of the feature `cx16`, which older kernels do not know by name.
 const CX16: u32 = 4 * 32 + 13;
@@ -74,11 +81,11 @@ pub(crate) fn qemu(
             }
         }
     }
-    with_extra(words, extra)
+    with_extra(words, extra, 0)
 }
 
-/// The command line of a guest on Firecracker.
-pub(crate) fn firecracker(extra: &[String]) -> Result<String, VmmError> {
+/// The command line of a guest on Firecracker with so many virtio devices.
+pub(crate) fn firecracker(devices: usize, extra: &[String]) -> Result<String, VmmError> {
     let words = [
         "console=ttyS0",
         "quiet",
@@ -97,21 +104,30 @@ pub(crate) fn firecracker(extra: &[String]) -> Result<String, VmmError> {
         "no_timer_check",
         "tart.transport=vsock",
     ];
-    with_extra(words.map(str::to_owned).into(), extra)
+    let appended = FIRECRACKER_PCI + devices * FIRECRACKER_DEVICE;
+    with_extra(words.map(str::to_owned).into(), extra, appended)
 }
 
-fn with_extra(mut words: Vec<String>, extra: &[String]) -> Result<String, VmmError> {
+/// `appended` is what the monitor adds to the line, in bytes.
+fn with_extra(mut words: Vec<String>, extra: &[String], appended: usize) -> Result<String, VmmError> {
+    words.extend(time_factor(factor()));
     for word in extra {
         check(word)?;
         words.push(word.clone());
     }
     let line = words.join(" ");
-    if line.len() < MAX_LEN {
+    if line.len() + appended < MAX_LEN {
         Ok(line)
     } else {
         let word = extra.last().cloned().unwrap_or_default();
-        Err(VmmError::KernelArgument { word, reason: "the kernel takes at most 2047 bytes of arguments" })
+        let reason = "the kernel takes at most 2047 bytes of arguments, with those of its devices";
+        Err(VmmError::KernelArgument { word, reason })
     }
+}
+
+/// The agent has time limits of its own, which a slow host makes longer.
+fn time_factor(factor: f64) -> Option<String> {
+    (factor > 1.0).then(|| format!("{TIME_FACTOR_OPTION}={factor}"))
 }
 
 fn check(word: &str) -> Result<(), VmmError> {
@@ -148,8 +164,16 @@ mod tests {
 
     #[test]
     fn a_guest_on_firecracker_resets_by_the_keyboard_controller() {
-        insta::assert_snapshot!(firecracker(&["audit=0".into()]).unwrap(), @"console=ttyS0 quiet loglevel=5 panic=-1 reboot=k i8042.noaux i8042.nomux i8042.dumbkbd pci=off swiotlb=noforce random.trust_cpu=on tsc=reliable no_timer_check tart.transport=vsock audit=0");
-        assert!(firecracker(&["reboot=t".into()]).is_err());
+        insta::assert_snapshot!(firecracker(5, &["audit=0".into()]).unwrap(), @"console=ttyS0 quiet loglevel=5 panic=-1 reboot=k i8042.noaux i8042.nomux i8042.dumbkbd pci=off swiotlb=noforce random.trust_cpu=on tsc=reliable no_timer_check tart.transport=vsock audit=0");
+        assert!(firecracker(5, &["reboot=t".into()]).is_err());
+    }
+
+    #[test]
+    fn the_agent_of_a_slow_host_gets_more_time() {
+        assert_eq!(time_factor(1.0), None);
+        assert_eq!(time_factor(2.5).as_deref(), Some("tart.time_factor=2.5"));
+        assert_eq!(time_factor(1000.0).as_deref(), Some("tart.time_factor=1000"));
+        assert!(check("tart.time_factor=9").is_err());
     }
 
     #[test]
@@ -170,6 +194,9 @@ mod tests {
     fn a_line_too_long_for_the_kernel_is_refused() {
         let words = vec!["a".repeat(1000), "b".repeat(1000)];
         assert!(qemu(Acceleration::Tcg, 1, 1, &words).is_err());
+        let words = ["a".repeat(1500)];
+        assert!(firecracker(5, &words).is_ok());
+        assert!(firecracker(17, &words).is_err(), "Firecracker appends each device");
     }
 
     proptest! {

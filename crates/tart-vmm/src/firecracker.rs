@@ -14,6 +14,8 @@ mod version;
 mod vsock;
 
 use std::{
+    io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -37,6 +39,9 @@ const JAILER: &str = "jailer";
 
 /// How long it may take to tell its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(20);
+
+/// The right of all users to run a program.
+const OTHERS_RUN: u32 = 0o001;
 
 /// Memory that it takes for itself, in bytes: a few MiB, and buffers of devices.
 const OWN_MEMORY: u64 = 128 << 20;
@@ -88,6 +93,16 @@ impl FirecrackerDriver {
         let launcher =
             Launcher::start().map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
         let (features, tuning) = (version.features(), options.tuning);
+        if !features.acpi {
+            tracing::warn!(
+                %version,
+                "Before Firecracker 1.8, guests find no device unless their kernel has CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES, \
+                 which Debian's has not"
+            );
+        }
+        if tuning.balloon && !features.page_reporting {
+            tracing::warn!(%version, "Guests give no memory back: `balloon` needs Firecracker 1.14");
+        }
         let mut driver = Self { binary, version, features, tuning, unserved: None, jailer, launcher };
         if driver.can_save() && driver.serves_pages() {
             driver.unserved = pages::permission::problem(driver.jailer.is_some());
@@ -148,8 +163,15 @@ async fn find_jailer(jailer: &Path, binary: &Path, version: Version) -> Result<J
             binary.display()
         )));
     }
-    let exec_file =
-        binary.canonicalize().map_err(|e| refuse(format!("{} cannot be found: {e}", binary.display())))?;
+    let lost = |e: io::Error| refuse(format!("{} cannot be found: {e}", binary.display()));
+    let exec_file = binary.canonicalize().map_err(lost)?;
+    let mode = exec_file.metadata().map_err(lost)?.permissions().mode();
+    if !version.features().own_copy && mode & OTHERS_RUN == 0 {
+        let name = exec_file.display();
+        return Err(refuse(format!(
+            "before 1.15, it runs programs only that all users may run: `chmod a+x {name}`"
+        )));
+    }
     Jailer::new(program, exec_file)
 }
 
@@ -180,7 +202,8 @@ impl Driver for FirecrackerDriver {
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, VmmError> {
         spec.check()?;
-        let line = cmdline::firecracker(&spec.extra_kernel_args)?;
+        let devices = requests::devices(spec, &self.tuning);
+        let line = cmdline::firecracker(devices, &spec.extra_kernel_args)?;
         Ok(Box::new(machine::start(self, spec, &line).await?))
     }
 }

@@ -6,6 +6,7 @@ use rustix::process::{Pid, Signal};
 use tart_proto::{
     MuxError, StreamItem, StreamReader, StreamWriter,
     message::{CHANNEL_STDIN, Exec, ExitStatus, Exited, Failure, GuestEvent, HostControl, decode},
+    time::scaled,
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
@@ -202,5 +203,5 @@ async fn cancel(step: Step, grace: Duration) {
         }
     }
     step.kill();
-    let _hanging = tokio::time::timeout(KILL_LIMIT, step.emptied()).await;
+    let _hanging = tokio::time::timeout(scaled(KILL_LIMIT), step.emptied()).await;
 }

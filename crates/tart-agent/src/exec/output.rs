@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use rustix::io::Errno;
-use tart_proto::{MuxError, StreamWriter, limits::MAX_DATA};
+use tart_proto::{MuxError, StreamWriter, limits::MAX_DATA, time::scaled};
 use tokio::{
     io::unix::AsyncFd,
     sync::watch,
@@ -63,7 +63,7 @@ async fn grace(ended: &mut watch::Receiver<Option<Instant>>) {
         // The command is not waited for any more.
         Err(_) => Some(Instant::now()),
     };
-    sleep_until(end.unwrap_or_else(Instant::now) + GRACE).await;
+    sleep_until(end.unwrap_or_else(Instant::now) + scaled(GRACE)).await;
 }
 
 async fn read(source: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {

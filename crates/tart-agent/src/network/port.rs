@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use tart_proto::time::scaled;
 use tokio::net::TcpStream;
 
 /// Between two attempts. A port that nobody listens on refuses at once, so the pause is what an attempt costs.
@@ -12,7 +13,7 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 
 /// Returns when a connection was accepted.
 pub(crate) async fn await_port(address: SocketAddr) {
-    while !matches!(tokio::time::timeout(ATTEMPT, TcpStream::connect(address)).await, Ok(Ok(_))) {
+    while !matches!(tokio::time::timeout(scaled(ATTEMPT), TcpStream::connect(address)).await, Ok(Ok(_))) {
         tokio::time::sleep(PAUSE).await;
     }
 }

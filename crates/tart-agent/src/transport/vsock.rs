@@ -14,6 +14,7 @@ use std::{
 
 use rustix::net::SendFlags;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use tart_proto::time::scaled;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
 use crate::{console, machine::Machine, readiness};
@@ -35,11 +36,12 @@ const RETRY: Duration = Duration::from_millis(100);
 /// # Errors
 /// If the guest has no vsock device.
 pub async fn run(machine: &Arc<Machine>) -> io::Result<()> {
+    console::never_wait();
     let listener = socket()?;
     listener.bind(&SockAddr::vsock(libc::VMADDR_CID_ANY, PORT))?;
     listener.listen(BACKLOG)?;
     let listener = readiness::watch(listener)?;
-    let mut connection = match tokio::time::timeout(REPORT_LIMIT, connect()).await {
+    let mut connection = match tokio::time::timeout(scaled(REPORT_LIMIT), connect()).await {
         Ok(Ok(connection)) => Some(connection),
         // Whoever has no use for the report connects in.
         Ok(Err(_)) | Err(_) => None,

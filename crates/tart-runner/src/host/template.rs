@@ -133,13 +133,15 @@ fn prune(root: &Path) -> io::Result<()> {
 fn name(setup: &HostSetup, nic: Option<&Nic>) -> io::Result<String> {
     let (boot, config) = (&setup.boot, &setup.config);
     let mut facts = format!(
-        "tart {} protocol {}\nguest {}\n{} processors, {} bytes\narguments {:?}\ntuning {:?}\nnic {:?}\n{}\n",
+        "tart {} protocol {}\nguest {}\n{} processors, {} bytes\narguments {:?}\ntimes {}\ntuning {:?}\nnic {:?}\n{}\n",
         env!("CARGO_PKG_VERSION"),
         tart_proto::limits::VERSION,
         boot.digest,
         config.vcpus,
         config.memory.bytes(),
         config.kernel_args,
+        // Its agent was told by how much it is to wait longer.
+        tart_proto::time::factor(),
         (&config.cpu_template, config.huge_pages, config.balloon, config.disk_bandwidth),
         nic.map(|nic| &nic.mac),
         setup.driver.describe(),

@@ -16,6 +16,9 @@ pub(crate) enum Command {
 /// The version of the kernel's control groups that it uses unless it is told.
 const DEFAULT_CGROUP_VERSION: u8 = 1;
 
+/// Version since which programs of any name are jailed.
+const ANY_NAME: u32 = 13;
+
 /// Open files that a program may have unless it is told.
 const DEFAULT_NO_FILE: u64 = 2048;
 
@@ -97,7 +100,7 @@ impl Raw {
 }
 
 /// Reads it, and checks the paths, as strictly as the jailer does.
-pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Command, String> {
+pub(crate) fn parse(words: impl Iterator<Item = String>, minor: u32) -> Result<Command, String> {
     let raw = Raw::read(words).map_err(|problem| format!("Failed to parse arguments: {problem}"))?;
     if raw.flags.contains("--version") {
         return Ok(Command::Version);
@@ -115,7 +118,7 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Command, Stri
         return Err(format!("{} is not a file", exec_file.display()));
     }
     let exec_name = exec_file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-    if !exec_name.contains("firecracker") {
+    if minor < ANY_NAME && !exec_name.contains("firecracker") {
         return Err(format!(
             "Invalid filename. The filename of `--exec-file` option must contain \"firecracker\": {exec_name}"
         ));
@@ -197,13 +200,17 @@ mod tests {
     use super::*;
 
     fn parsed(more: &str) -> Result<Box<Jail>, String> {
+        parsed_by(12, more)
+    }
+
+    fn parsed_by(minor: u32, more: &str) -> Result<Box<Jail>, String> {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         fs::write(at("firecracker-v1"), "").unwrap();
         std::os::unix::fs::symlink(at("firecracker-v1"), at("firecracker")).unwrap();
         fs::write(at("other"), "").unwrap();
         let line = more.replace("DIR", &dir.path().display().to_string());
-        match parse(line.split_whitespace().map(str::to_owned))? {
+        match parse(line.split_whitespace().map(str::to_owned), minor)? {
             Command::Jail(jail) => Ok(jail),
             Command::Version => Err("the version".to_owned()),
         }
@@ -240,7 +247,8 @@ mod tests {
             assert!(problem.contains(text), "{more}: {problem}");
         }
         assert!(refused(&LINE.replace("a-1", "a_1")).contains("Invalid instance ID"));
-        assert!(refused(&LINE.replace("DIR/firecracker", "DIR/other")).contains("must contain"));
+        let other = LINE.replace("DIR/firecracker", "DIR/other");
+        assert!(refused(&other).contains("must contain") && parsed_by(13, &other).is_ok());
         assert!(refused(&LINE.replace("base-dir DIR", "base-dir DIR/gone")).contains("canonicalize"));
         assert!(refused(&LINE.replace("--uid 7", "--uid root")).contains("Invalid uid"));
         assert!(refused(&LINE.replace("--gid 8", "")).contains("'--gid' required"));

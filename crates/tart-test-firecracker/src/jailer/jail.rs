@@ -7,9 +7,7 @@ use std::{
     os::{
         fd::AsFd as _,
         unix::{
-            fs::{
-                DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown,
-            },
+            fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown},
             process::CommandExt as _,
         },
     },
@@ -40,6 +38,12 @@ const DIRECTORIES: [&str; 4] = ["/", "/dev", "/dev/net", "/run"];
 const DEVICES: [(&str, u32, u32); 3] =
     [("/dev/net/tun", 10, 200), ("/dev/kvm", 10, 232), ("/dev/urandom", 1, 9)];
 
+/// Number of devices that have none of their own, such as `userfaultfd`.
+const MISC: u32 = 10;
+
+/// Version since which the copy of the program belongs to the jailed user.
+const OWN_COPY: u32 = 15;
+
 /// Where the fake Firecracker has its libraries.
 const LIBRARIES: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
 
@@ -63,6 +67,17 @@ pub(crate) fn close_descriptors() -> Result<(), String> {
     Ok(())
 }
 
+/// The device of `userfaultfd` by `/proc/misc`, as the jailer reads it: it sees no number of less than three digits.
+fn userfault(misc: &str) -> Option<u64> {
+    let numbers = misc.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        let number = words.next()?;
+        (words.next() == Some("userfaultfd")).then_some(number)
+    });
+    let minor = numbers.filter_map(|number| number.parse().ok()).next()?;
+    Some(makedev(MISC, minor))
+}
+
 impl Jail {
     /// Becomes the jailed program, or tells why not.
     pub(crate) fn enter(&self, plan: &Plan) -> Result<Infallible, String> {
@@ -72,13 +87,17 @@ impl Jail {
         if self.daemonize || self.new_pid_ns {
             return Err("the fake has neither `--daemonize` nor `--new-pid-ns`".to_owned());
         }
+        // Into a group that is there already, it goes first of all.
+        if self.cgroup_version == 2 && self.cgroups.is_empty() {
+            self.join_cgroup()?;
+        }
         let root = &self.root;
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(root)
             .map_err(|e| format!("Failed to create directory {}: {e}", root.display()))?;
-        self.copy_program()?;
+        self.copy_program(plan.minor() >= OWN_COPY)?;
         plan.reach(Stage::Copied)?;
         if let Some(netns) = &self.netns {
             let failed = |e: io::Error| format!("Failed to join network namespace: netns: {e}");
@@ -87,10 +106,12 @@ impl Jail {
                 .map_err(|e| failed(e.into()))?;
         }
         // Its number is another on each host.
-        let userfault = fs::metadata("/dev/userfaultfd").ok().map(|device| device.rdev());
+        let userfault = fs::read_to_string("/proc/misc").ok().and_then(|misc| userfault(&misc));
         self.limit()?;
         plan.reach(Stage::Limited)?;
-        self.join_cgroup()?;
+        if self.cgroup_version != 2 || !self.cgroups.is_empty() {
+            self.join_cgroup()?;
+        }
         self.change_root().map_err(|e| format!("Failed to change the root directory: {e}"))?;
         plan.reach(Stage::Chrooted)?;
         self.furnish(userfault)?;
@@ -109,15 +130,19 @@ impl Jail {
         Err(format!("Failed to exec into Firecracker: {error}"))
     }
 
-    /// Refuses whatever is there already, as the real one does links. The copy belongs to the user.
-    fn copy_program(&self) -> Result<(), String> {
+    /// Refuses whatever is there already, as the real one does links. Without `own`, the copy is root's.
+    fn copy_program(&self, own: bool) -> Result<(), String> {
         let to = self.root.join(&self.exec_name);
         let failed =
             |e: io::Error| format!("Failed to copy {} to {}: {e}", self.exec_file.display(), to.display());
         let mut from = File::open(&self.exec_file).map_err(failed)?;
         let mode = from.metadata().map_err(failed)?.permissions().mode();
         let mut copy = File::options().write(true).create_new(true).mode(mode).open(&to).map_err(failed)?;
-        fchown(&copy, Some(self.uid), Some(self.gid)).map_err(failed)?;
+        if own {
+            fchown(&copy, Some(self.uid), Some(self.gid)).map_err(failed)?;
+        } else {
+            copy.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+        }
         io::copy(&mut from, &mut copy).map_err(failed)?;
         Ok(())
     }
@@ -218,5 +243,17 @@ impl Jail {
         let failed = |e: io::Error| format!("Failed to write to {}: {e}", path.display());
         let mut file = File::options().write(true).create_new(true).open(&path).map_err(failed)?;
         write!(file, "{}", std::process::id()).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_for_served_memory_is_found_by_its_number() {
+        assert_eq!(userfault("232 kvm\n126 userfaultfd\n"), Some(makedev(10, 126)));
+        assert_eq!(userfault(" 58 userfaultfd\n"), None, "the jailer reads the first word");
+        assert_eq!(userfault("126 other\n"), None);
     }
 }

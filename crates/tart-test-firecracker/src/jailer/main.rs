@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 fn run() -> Result<Infallible, String> {
     let plan = plan::own()?;
     jail::close_descriptors()?;
-    let jail = match arguments::parse(std::env::args().skip(1))? {
+    let jail = match arguments::parse(std::env::args().skip(1), plan.minor())? {
         Command::Jail(jail) => jail,
         Command::Version => {
             let _gone = writeln!(std::io::stdout(), "Jailer v{}\n", plan.version);

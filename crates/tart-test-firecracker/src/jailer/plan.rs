@@ -33,6 +33,11 @@ impl Default for Plan {
 }
 
 impl Plan {
+    /// The minor version.
+    pub(crate) fn minor(&self) -> u32 {
+        self.version.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0)
+    }
+
     /// Fails or hangs here if that is the plan.
     pub(crate) fn reach(&self, stage: Stage) -> Result<(), String> {
         if self.hangs_after == Some(stage) {

@@ -334,6 +334,24 @@ async fn what_cannot_be_jailed_is_refused_with_what_to_do() {
 
     let tuning = FirecrackerTuning::default;
     let jailer = scene.jailer.clone().unwrap();
+    // Its copy of the program was root's once.
+    let program = scene.root.path().join("firecracker");
+    for (version, mode, usable) in
+        [("1.14.1", 0o755, true), ("1.14.1", 0o700, false), ("1.15.0", 0o700, true)]
+    {
+        let plan = json!({ "version": version }).to_string();
+        with_plan(Path::new(env!("CARGO_BIN_EXE_fake-firecracker")), &plan, &program).unwrap();
+        with_plan(Path::new(env!("CARGO_BIN_EXE_fake-jailer")), &plan, &jailer).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(mode)).unwrap();
+        match (scene.start().await, usable) {
+            (Ok(machine), true) => drop(machine.kill().await),
+            (Err(error), false) => {
+                assert!(shown(error).ends_with("`chmod a+x ROOT/firecracker`"), "{version}");
+            }
+            (started, _) => panic!("{version}, {mode:o}: {started:?}"),
+        }
+    }
+    with_plan(Path::new(env!("CARGO_BIN_EXE_fake-firecracker")), "{}", &program).unwrap();
     with_plan(Path::new(env!("CARGO_BIN_EXE_fake-jailer")), r#"{"version":"1.15.0"}"#, &jailer).unwrap();
     insta::assert_snapshot!(shown(scene.driver(tuning()).await.unwrap_err()), @"cannot use `ROOT/jailer`: it is the jailer of Firecracker 1.15.0, and ROOT/firecracker is 1.16.1: use both of one release");
     fs::remove_file(&jailer).unwrap();

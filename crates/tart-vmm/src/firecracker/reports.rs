@@ -107,8 +107,9 @@ impl<S: Sink> Pipe<S> {
         mkfifoat(&dir, name, Mode::RUSR | Mode::WUSR)?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let pipe = openat(&dir, name, flags, Mode::empty())?;
-        // A jailed Firecracker is another user, who reaches no directory but its own machine's.
-        fchmod(&pipe, Mode::RUSR | Mode::WUSR | Mode::WGRP | Mode::WOTH)?;
+        // A jailed Firecracker is another user, who reaches no directory but its own machine's. It opens pipes for
+        // reading too, so that opening never fails for want of a reader; it reads nothing.
+        fchmod(&pipe, Mode::from_raw_mode(0o666))?;
         Ok(Self { receiver: Receiver::from_owned_fd(pipe)?, sink: Mutex::new(sink) })
     }
 
@@ -150,7 +151,7 @@ impl<S: Sink> Pipe<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io::Write as _};
+    use std::{fs::File, io::Write as _, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 
@@ -158,6 +159,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let reports = Reports::make(File::open(dir.path()).unwrap()).unwrap();
         (dir, reports)
+    }
+
+    #[tokio::test]
+    async fn a_firecracker_of_another_user_may_open_the_pipes_both_ways() {
+        let (dir, _reports) = reports();
+        for name in [LOG, METRICS] {
+            let mode = dir.path().join(name).metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o666, "{name}");
+        }
     }
 
     #[tokio::test]

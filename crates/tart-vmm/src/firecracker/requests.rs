@@ -65,7 +65,7 @@ pub struct FirecrackerTuning {
     pub cpu_template: Option<String>,
     /// A template of the administrator's own, as `PUT /cpu-config` takes it.
     pub cpu_config: Option<Value>,
-    /// Give memory that the guest has no use for back to the host.
+    /// Give memory that the guest has no use for back to the host; since 1.14.
     pub balloon: bool,
     /// Bytes that the writable disk reads and writes.
     pub disk_bandwidth: Option<Bucket>,
@@ -111,11 +111,7 @@ pub(super) fn before_start(
         )));
     }
     let mut requests = Vec::new();
-    if features.serial_limiter {
-        // The console is for what goes wrong at the start; a guest that floods it loses the rest.
-        let bucket = bucket(Bucket { size: 1 << 20, refill_ms: 1000 });
-        requests.push(Request::put("/serial", json!({ "rate_limiter": bucket })));
-    }
+    requests.extend(serial(features));
     requests.push(Request::put("/machine-config", machine_config(spec, tuning, features).map_err(refuse)?));
     if let Some(config) = &tuning.cpu_config {
         requests.push(Request::put("/cpu-config", config.clone()));
@@ -162,10 +158,25 @@ pub(super) fn before_start(
     requests.push(Request::put("/vsock", json!({ "guest_cid": GUEST_CID, "uds_path": VSOCK })));
     requests.push(Request::put("/entropy", json!({})));
     if tuning.balloon {
-        let body = json!({ "amount_mib": 0, "deflate_on_oom": true, "stats_polling_interval_s": 0 });
+        // Nobody fills it: what gives memory back is that the guest reports pages as they become free.
+        let mut body = json!({ "amount_mib": 0, "deflate_on_oom": true, "stats_polling_interval_s": 0 });
+        if features.page_reporting {
+            add(&mut body, "free_page_reporting", json!(true));
+        }
         requests.push(Request::put("/balloon", body));
     }
     Ok(requests)
+}
+
+/// The virtio devices of a machine: its disks, the network, the vsock, random numbers, and the balloon.
+pub(super) fn devices(spec: &MachineSpec, tuning: &FirecrackerTuning) -> usize {
+    spec.disks.len() + usize::from(spec.nic.is_some()) + 2 + usize::from(tuning.balloon)
+}
+
+/// Bounds the console. It is for what goes wrong at the start; a guest that floods it loses the rest.
+fn serial(features: Features) -> Option<Request> {
+    let bucket = bucket(Bucket { size: 1 << 20, refill_ms: 1000 });
+    features.serial_limiter.then(|| Request::put("/serial", json!({ "rate_limiter": bucket })))
 }
 
 fn machine_config(
@@ -183,7 +194,7 @@ fn machine_config(
         }
     };
     if let Some(pages) = pages {
-        if tuning.huge_pages == HugePages::TwoMib && !spec.memory_mib().is_multiple_of(2) {
+        if !spec.memory_mib().is_multiple_of(2) {
             return Err("memory of huge pages is a multiple of 2 MiB".to_owned());
         }
         add(&mut body, "huge_pages", json!(pages));
@@ -246,8 +257,8 @@ pub(super) enum Backend {
     Uffd(String),
 }
 
-/// Goes on from a saved machine, with the pages that it had: those cannot be changed before 1.17. Disks, whose paths are part of the state,
-/// get their images before the guest runs.
+/// Goes on from a saved machine, with the pages that it had: those cannot be changed before 1.17. Disks, whose paths are
+/// part of the state, get their images before the guest runs.
 pub(super) fn restore(
     spec: &MachineSpec,
     device: Option<&str>,
@@ -267,7 +278,9 @@ pub(super) fn restore(
         let overrides = json!([{ "iface_id": "nic", "host_dev_name": device }]);
         add(&mut load, "network_overrides", overrides);
     }
-    let mut requests = vec![Request::put("/snapshot/load", load)];
+    // What is no part of a saved machine, as the log and the metrics are not.
+    let mut requests: Vec<Request> = serial(features).into_iter().collect();
+    requests.push(Request::put("/snapshot/load", load));
     for (position, disk) in spec.disks.iter().enumerate() {
         let Some(path) = &disk.path else { continue };
         let path = path.to_str().ok_or_else(|| VmmError::Spec {

@@ -34,6 +34,12 @@ pub(super) struct Features {
     pub(super) vsock_override: bool,
     /// Snapshots can be used: 1.16.0 loses vsock in them.
     pub(super) snapshots: bool,
+    /// `free_page_reporting` of the balloon.
+    pub(super) page_reporting: bool,
+    /// Guests find their devices by ACPI, not only by the kernel's command line.
+    pub(super) acpi: bool,
+    /// The jailer's copy of Firecracker belongs to the jailed user, not to root.
+    pub(super) own_copy: bool,
 }
 
 impl Version {
@@ -78,6 +84,9 @@ impl Version {
             network_overrides: since(12),
             vsock_override: since(16),
             snapshots: since(13) && (self.minor, self.patch) != (16, 0),
+            page_reporting: since(14),
+            acpi: since(8),
+            own_copy: since(15),
         }
     }
 }
@@ -118,6 +127,7 @@ mod tests {
     #[test]
     fn each_version_understands_what_the_last_did() {
         assert_eq!(version("1.7.0").features(), Features::default());
+        assert!(version("1.8.0").features().acpi);
         let features = version("1.15.1").features();
         assert!(features.serial && features.network_overrides && features.snapshots && !features.mtu);
         assert!(!version("1.16.0").features().snapshots, "vsock is lost in its snapshots");

@@ -1,6 +1,6 @@
 //! Whether Firecracker may have its memory served: not everybody may make a userfaultfd.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use rustix::{
     fs::{Mode, OFlags},
@@ -10,16 +10,27 @@ use rustix::{
 /// The device, since Linux 6.1: who may open it may make one. The jailer makes it in every jail of a host that has it.
 const DEVICE: &str = "/dev/userfaultfd";
 
+/// Where the jailer looks for the device's number.
+const NUMBERS: &str = "/proc/misc";
+
 /// Whether everybody may.
 const FOR_ALL: &str = "/proc/sys/vm/unprivileged_userfaultfd";
 
 /// Why memory cannot be served, and what to do about it.
 pub(in crate::firecracker) fn problem(jailed: bool) -> Option<String> {
     let for_all = fs::read_to_string(FOR_ALL).is_ok_and(|value| value.trim() == "1");
-    if for_all || if jailed { Path::new(DEVICE).exists() } else { may_make() } {
+    let jails_have = || jailer_finds(&fs::read_to_string(NUMBERS).unwrap_or_default());
+    if for_all || if jailed { jails_have() } else { may_make() } {
         return None;
     }
     Some(explain(jailed))
+}
+
+/// Whether the jailer finds the device's number. The kernel has it in three columns, and the jailer takes what is before
+/// the first space: numbers of two digits, which are rare, it does not see.
+fn jailer_finds(numbers: &str) -> bool {
+    let mut words = numbers.lines().filter_map(|line| line.split_once(' '));
+    words.any(|(number, name)| !number.is_empty() && name == "userfaultfd")
 }
 
 fn may_make() -> bool {
@@ -47,6 +58,12 @@ fn explain(jailed: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_device_is_looked_for_as_the_jailer_does() {
+        assert!(jailer_finds("232 kvm\n126 userfaultfd\n"));
+        assert!(!jailer_finds(" 58 userfaultfd\n") && !jailer_finds("126 other\n") && !jailer_finds(""));
+    }
 
     #[test]
     fn what_is_missing_is_said_with_what_to_do() {

@@ -77,8 +77,11 @@ fn everything_that_can_be_tuned_is_said_to_a_version_that_knows_it() {
     PUT /cpu-config {"cpuid_modifiers":[]}
     PUT /drives/disk1 {"cache_type":"Unsafe","drive_id":"disk1","io_engine":"Sync","is_read_only":false,"is_root_device":false,"path_on_host":"/d/scratch","rate_limiter":{"bandwidth":{"refill_time":100,"size":1000}}}
     PUT /network-interfaces/nic {"guest_mac":"02:00:00:00:00:01","host_dev_name":"tap0","iface_id":"nic","rx_rate_limiter":{"bandwidth":{"refill_time":1000,"size":2000}},"tx_rate_limiter":{"bandwidth":{"refill_time":1000,"size":2000}}}
-    PUT /balloon {"amount_mib":0,"deflate_on_oom":true,"stats_polling_interval_s":0}
+    PUT /balloon {"amount_mib":0,"deflate_on_oom":true,"free_page_reporting":true,"stats_polling_interval_s":0}
     "#);
+    let tuning = FirecrackerTuning { balloon: true, ..FirecrackerTuning::default() };
+    let older = shown(&tuning, "1.13.0");
+    assert!(older.contains("PUT /balloon") && !older.contains("free_page_reporting"), "{older}");
 }
 
 #[test]
@@ -91,10 +94,21 @@ fn what_a_version_cannot_do_is_refused_before_it_is_asked() {
     insta::assert_snapshot!(refused(&spec(), HugePages::Transparent), @"machine `job-1` cannot be started: transparent huge pages need Firecracker 1.17");
     let odd = MachineSpec { memory_bytes: 513 << 20, ..spec() };
     insta::assert_snapshot!(refused(&odd, HugePages::TwoMib), @"machine `job-1` cannot be started: memory of huge pages is a multiple of 2 MiB");
+    let tuning = FirecrackerTuning { huge_pages: HugePages::Transparent, ..FirecrackerTuning::default() };
+    let newer = Version::parse("1.17.0").unwrap().features();
+    let problem = before_start(&odd, "", None, &tuning, newer).unwrap_err().to_string();
+    assert!(problem.contains("a multiple of 2 MiB"), "{problem}");
     let many = MachineSpec { vcpus: 33, ..spec() };
     insta::assert_snapshot!(refused(&many, HugePages::None), @"machine `job-1` cannot be started: Firecracker gives a guest at most 32 processors");
     let disks = vec![spec().disks[0].clone(); 14];
     insta::assert_snapshot!(refused(&MachineSpec { disks, ..spec() }, HugePages::None), @"machine `job-1` cannot be started: it has 14 disks, and Firecracker has interrupts for 13: use fewer services");
+}
+
+#[test]
+fn all_virtio_devices_are_counted() {
+    let tuning = FirecrackerTuning { balloon: true, ..FirecrackerTuning::default() };
+    assert_eq!(devices(&spec(), &tuning), 6);
+    assert_eq!(devices(&MachineSpec { nic: None, ..spec() }, &FirecrackerTuning::default()), 4);
 }
 
 fn listed(requests: &[Request]) -> String {
@@ -118,13 +132,15 @@ fn a_machine_that_goes_on_gets_its_images_before_it_runs() {
     let saved = Saved { memory: Backend::File("/m".into()), state: "/s".into() };
     let shown = |version| listed(&restore(&spec, Some("tap0"), &saved, features(version)).unwrap());
     insta::assert_snapshot!(shown("1.16.1"), @r#"
+    PUT /serial {"rate_limiter":{"refill_time":1000,"size":1048576}}
     PUT /snapshot/load {"mem_backend":{"backend_path":"/m","backend_type":"File"},"network_overrides":[{"host_dev_name":"tap0","iface_id":"nic"}],"resume_vm":false,"snapshot_path":"/s"}
     PATCH /drives/disk0 {"drive_id":"disk0","path_on_host":"/d/helper"}
     PATCH /drives/disk1 {"drive_id":"disk1","path_on_host":"/d/scratch"}
     PATCH /vm {"state":"Resumed"}
     "#);
-    assert!(!shown("1.7.0").contains("network_overrides"));
+    let old = shown("1.13.1");
+    assert!(!shown("1.7.0").contains("network_overrides") && old.starts_with("PUT /snapshot/load"), "{old}");
     let saved = Saved { memory: Backend::Uffd("memory.sock".into()), ..saved };
     let served = listed(&restore(&spec, None, &saved, features("1.17.0")).unwrap());
-    insta::assert_snapshot!(served.lines().next().unwrap(), @r#"PUT /snapshot/load {"mem_backend":{"backend_path":"memory.sock","backend_type":"Uffd"},"resume_vm":false,"snapshot_path":"/s"}"#);
+    insta::assert_snapshot!(served.lines().nth(1).unwrap(), @r#"PUT /snapshot/load {"mem_backend":{"backend_path":"memory.sock","backend_type":"Uffd"},"resume_vm":false,"snapshot_path":"/s"}"#);
 }
