@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tart_assets::{ImageDisk, Lease, Scratch};
 use tart_net::{AttachRequest, Attachment};
 use tart_proto::message::MountStep;
-use tart_vmm::{DiskSpec, MachineDir, Origin};
+use tart_vmm::{DiskSpec, MachineDir, Origin, Snapshot};
 use tokio::time::Instant;
 
 use super::layout::{Layout, PlannedDisk, fill, template_disks, template_mounts};
@@ -94,6 +94,25 @@ pub(super) async fn place(
     services: &[ImageDisk],
     attach: &AttachRequest,
 ) -> Result<Placed, GuestFailure> {
+    if let Some(snapshot) = &setup.snapshot {
+        match new(setup, request, services, attach, Some(snapshot)).await {
+            Err(GuestFailure::Machine(error)) => {
+                let machine = &request.id;
+                tracing::warn!(machine, %error, "A machine does not go on from the snapshot; the job's boots");
+            }
+            placed => return placed,
+        }
+    }
+    new(setup, request, services, attach, None).await
+}
+
+async fn new(
+    setup: &HostSetup,
+    request: &GuestRequest,
+    services: &[ImageDisk],
+    attach: &AttachRequest,
+    snapshot: Option<&Snapshot>,
+) -> Result<Placed, GuestFailure> {
     let mut spec = setup.machine();
     let dir = setup.places.machine(&request.id, &mut spec)?;
     let (scratch, attachment) =
@@ -102,7 +121,7 @@ pub(super) async fn place(
     spec.disks = specs(layout(setup, request, services, scratch.path()).disks());
     spec.nic = attachment.guest().nic.clone();
     let (mut how, mut mounted) = (Start::Booted, Vec::new());
-    if let Some(snapshot) = &setup.snapshot
+    if let Some(snapshot) = snapshot
         && let Some(disks) = fill(template_disks(&setup.boot.helper), spec.disks.clone())
     {
         spec.disks = disks;

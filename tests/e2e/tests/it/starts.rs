@@ -1,7 +1,9 @@
 //! Guests that wait for jobs, and what is left of them when the runner ends.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use rustix::process::Signal;
-use tart_e2e::{Config, JOB, Scene};
+use tart_e2e::{Config, JOB, Process, Scene};
 use tart_test_gitlab::{JobSpec, JobState};
 use tart_test_registry::{Options, TestRegistry, samples};
 
@@ -77,5 +79,34 @@ async fn whatever_ends_a_runner_ends_the_guests_that_wait() {
     tart.wait_output("A machine is ready for a job", JOB).await;
     tart.drain();
     assert!(tart.wait(JOB).await.success(), "{}", tart.output());
+    scene.finish();
+}
+
+/// A monitor that starts guests and cannot go on from saved ones.
+const BOOTS_ONLY: &str = "#!/bin/sh
+case \" $* \" in *' -incoming '*) echo 'it goes on from nothing' >&2; exit 1 ;; esac
+exec /usr/bin/qemu-system-x86_64 \"$@\"
+";
+
+#[tokio::test]
+async fn a_job_whose_guest_cannot_go_on_from_the_snapshot_boots_one() {
+    let scene = Scene::start(&Config::default()).await;
+    let (programs, monitor) = (scene.path("programs"), scene.path("programs/qemu-system-x86_64"));
+    std::fs::create_dir(&programs).unwrap();
+    std::fs::write(&monitor, BOOTS_ONLY).unwrap();
+    std::fs::set_permissions(&monitor, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let project = scene.server.create_project("group/app").await;
+    project.commit_file("a.txt", "1\n").await;
+    let search = std::env::var("PATH").unwrap();
+    let mut tart = scene.tart(["run"]);
+    tart.env("PATH", format!("{}:{search}", programs.display()));
+    let tart = Process::start(tart);
+    let job = scene.server.enqueue(JobSpec::of(&project, ["cat a.txt"])).await;
+    assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
+    assert!(job.log().contains(", booted in "), "{}", job.log());
+    let output = tart.output();
+    assert!(output.contains("A machine does not go on from the snapshot; the job's boots"), "{output}");
+    assert!(output.contains("it goes on from nothing"), "{output}");
+    scene.drain(tart).await;
     scene.finish();
 }
