@@ -18,9 +18,9 @@ use crate::{Identity, run_dir};
 
 /// An open directory.
 #[derive(Debug)]
-pub(super) struct Place(OwnedFd);
+pub(super) struct Dir(OwnedFd);
 
-impl Place {
+impl Dir {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
@@ -92,10 +92,10 @@ mod tests {
         let _inside = UnixListener::bind(at("root/run/socket")).unwrap();
         symlink("../socket", at("root/link")).unwrap();
         symlink("..", at("root/up")).unwrap();
-        let place = Place::open(&at("root")).unwrap();
-        place.connect("run/socket").await.unwrap();
+        let dir_in = Dir::open(&at("root")).unwrap();
+        dir_in.connect("run/socket").await.unwrap();
         for name in ["link", "up/socket", "../socket", "gone"] {
-            assert!(place.connect(name).await.is_err(), "{name}");
+            assert!(dir_in.connect(name).await.is_err(), "{name}");
         }
     }
 
@@ -109,12 +109,12 @@ mod tests {
         symlink("../secret", at("root/link")).unwrap();
         let fifo = Mode::RUSR | Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, at("root/fifo"), FileType::Fifo, fifo, 0).unwrap();
-        let place = Place::open(&at("root")).unwrap();
+        let dir_in = Dir::open(&at("root")).unwrap();
         let mut text = String::new();
-        place.take("saved").unwrap().read_to_string(&mut text).unwrap();
+        dir_in.take("saved").unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "saved");
         for name in ["saved", "link", "fifo", "."] {
-            assert!(place.take(name).is_err(), "{name}");
+            assert!(dir_in.take(name).is_err(), "{name}");
         }
         assert!(fs::read_dir(at("root")).unwrap().next().is_none(), "nothing stays");
     }

@@ -1,0 +1,69 @@
+//! A runner that is another user and has no privileges, in a process of its own.
+
+use std::{os::unix::process::CommandExt as _, process::Command};
+
+use tart_vmm::SnapshotMemory;
+
+use super::*;
+
+/// The user that it is.
+const NOBODY: u32 = 65_534;
+
+/// Where its helper is.
+const SOCKET: &str = "TART_TEST_JAIL_HELPER";
+
+/// A process of that user that runs one test, which all others leave to it.
+fn runner(helper: &Helper, test: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["--exact", &format!("helped::unprivileged::{test}"), "--ignored", "--nocapture"]);
+    command.env(SOCKET, &helper.socket).uid(NOBODY).gid(NOBODY).current_dir("/");
+    command
+}
+
+/// Its host, as far as it can make it itself.
+fn scene() -> Scene {
+    let mut scene = Scene::new(&json!({}));
+    scene.helper = Some(std::env::var_os(SOCKET).expect("another test runs this one").into());
+    assert_ne!(rustix::process::geteuid().as_raw(), 0);
+    scene
+}
+
+#[tokio::test]
+async fn a_runner_needs_no_privileges_beside_a_helper() {
+    let helper = Helper::start(&json!({ "closes": 1 }), &json!({}), NOBODY).await;
+    let mut command = runner(&helper, "the_runner_without_privileges");
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    helper.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "run by another test, as another user"]
+async fn the_runner_without_privileges() {
+    for memory in [SnapshotMemory::File, SnapshotMemory::Uffd] {
+        let mut scene = scene();
+        let driver =
+            scene.driver(FirecrackerTuning { snapshot_memory: memory, ..FirecrackerTuning::default() });
+        let driver = driver.await.unwrap();
+        scene.spec.disks.push(DiskSpec { path: None, read_only: true, serial: "service-0".into() });
+        scene.spec.origin = Origin::Template;
+        let template = driver.start(&scene.spec).await.unwrap();
+        assert_eq!(line(&*template).await, "it is up\n");
+        let snapshot = template.save().await.unwrap();
+        drop(template);
+
+        let machine_dir = scene.run_dir.machine("job-2").unwrap();
+        (scene.spec.id, scene.spec.run_dir) = ("job-2".into(), machine_dir.path().to_owned());
+        // It is root's by now, or rather its machine's.
+        fs::write(scene.root.path().join("scratch2"), "s").unwrap();
+        scene.spec.disks[1].path = Some(scene.root.path().join("scratch2"));
+        scene.spec.origin = Origin::Snapshot(snapshot);
+        let machine = driver.start(&scene.spec).await.unwrap();
+        assert_eq!(line(&*machine).await, "it is here\n");
+        machine.insert_disk("service-0", &scene.root.path().join("helper")).await.unwrap();
+        assert!(machine.counters().await.unwrap().disks.read_bytes > 0);
+        let exit = machine.kill().await;
+        assert_eq!((exit.kind, exit.status), (ExitKind::Killed, ProcessStatus::Signal(9)));
+    }
+}
