@@ -90,7 +90,9 @@ impl Jail {
         let userfault = fs::metadata("/dev/userfaultfd").ok().map(|device| device.rdev());
         self.limit()?;
         plan.reach(Stage::Limited)?;
-        self.join_cgroup()?;
+        if !plan.stays {
+            self.join_cgroup()?;
+        }
         self.change_root().map_err(|e| format!("Failed to change the root directory: {e}"))?;
         plan.reach(Stage::Chrooted)?;
         self.furnish(userfault)?;

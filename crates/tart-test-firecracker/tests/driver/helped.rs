@@ -1,5 +1,7 @@
 //! Machines of a runner that is not root, which the root helper jails.
 
+mod ends;
+mod hostile;
 mod unprivileged;
 
 use std::sync::Arc;
@@ -9,7 +11,10 @@ use tart_root_helper::{Listener, Open};
 use tart_vmm::{Isolation, IsolationOptions, JailServer, JailServerOptions, serve_jail};
 use tokio::task::JoinHandle;
 
-use super::{jail::of_user, *};
+use super::{
+    jail::{of_user, same_file},
+    *,
+};
 
 /// Users of a helper's machines at once.
 const USERS: u32 = 4;

@@ -1,6 +1,17 @@
 //! A runner that is another user and has no privileges, in a process of its own.
 
-use std::{os::unix::process::CommandExt as _, process::Command};
+use std::{
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    process::Command,
+};
+
+use rustix::{
+    process::{Gid, Uid},
+    thread::{
+        UnshareFlags, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+        unshare_unsafe,
+    },
+};
 
 use tart_vmm::SnapshotMemory;
 
@@ -16,7 +27,25 @@ const SOCKET: &str = "TART_TEST_JAIL_HELPER";
 fn runner(helper: &Helper, test: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.args(["--exact", &format!("helped::unprivileged::{test}"), "--ignored", "--nocapture"]);
-    command.env(SOCKET, &helper.socket).uid(NOBODY).gid(NOBODY).current_dir("/");
+    command.env(SOCKET, &helper.socket).current_dir("/");
+    let lower = || {
+        let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+        #[expect(unsafe_code, reason = "descriptors that threads share could be unshared by it")]
+        // SAFETY: the flag is not about descriptors, and this is the child of a fork with one thread.
+        unsafe {
+            // As a service of systemd: all mounts are others than the helper's.
+            unshare_unsafe(UnshareFlags::NEWNS)?;
+        }
+        set_thread_groups(&[])?;
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)?;
+        Ok(set_no_new_privs(true)?)
+    };
+    #[expect(unsafe_code, reason = "the standard library has no other way to prepare a child")]
+    // SAFETY: the closure makes system calls only.
+    unsafe {
+        command.pre_exec(lower);
+    }
     command
 }
 
@@ -49,6 +78,12 @@ async fn the_runner_without_privileges() {
         scene.spec.disks.push(DiskSpec { path: None, read_only: true, serial: "service-0".into() });
         scene.spec.origin = Origin::Template;
         let template = driver.start(&scene.spec).await.unwrap();
+        let about = |name: &str| fs::metadata(scene.root.path().join(name)).unwrap();
+        for name in ["vmlinux", "helper", "scratch"] {
+            assert_eq!(about(name).nlink(), 2, "{name} is no copy");
+        }
+        assert_eq!(about("vmlinux").uid(), NOBODY);
+        assert_ne!(about("scratch").uid(), NOBODY, "it is the machine's");
         assert_eq!(line(&*template).await, "it is up\n");
         let snapshot = template.save().await.unwrap();
         drop(template);

@@ -124,7 +124,7 @@ pub(super) fn check_file(
         return Err(Refusal::NoFile(name));
     }
     // What these say can depend on who reads, which is the helper.
-    if fstatfs(&descriptor).is_ok_and(|system| KERNEL.contains(&i64::from(system.f_type))) {
+    if fstatfs(&descriptor).is_ok_and(|system| KERNEL.contains(&system.f_type)) {
         return Err(Refusal::OfKernel(name));
     }
     if matches!(file.source, Source::Own(())) {

@@ -265,7 +265,7 @@ pub async fn serve_jail(server: &JailServer, connection: &Connection, peer: Peer
         }
         live(&held.process, connection).await
     };
-    let (lived, ()) = tokio::join!(life, carry_out(&line, &held, admission, peer));
+    let (lived, ()) = tokio::join!(life, carry_out(line, &held, admission, peer));
     // Nobody else may have its user before it is gone.
     let _removed = on_thread(move || drop(held)).await;
     lived
@@ -290,8 +290,8 @@ async fn live(process: &Process, connection: &Connection) -> Result<(), HelperEr
 }
 
 /// Until the runner needs the jail no more.
-async fn carry_out(line: &Connection, held: &Held, mut admission: Admission, peer: Peer) {
-    // Whatever breaks is the end of it.
+async fn carry_out(line: Connection, held: &Held, mut admission: Admission, peer: Peer) {
+    // Whatever breaks is the end of it, which the runner sees as the line is dropped.
     while let Ok((request, descriptors)) = line.receive::<Request>().await {
         let outcome = match admission.admit(&request, descriptors.len()) {
             Ok(()) => work(&held.place, &request, descriptors, peer).await,

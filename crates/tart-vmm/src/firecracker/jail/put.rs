@@ -1,10 +1,12 @@
 //! Making a jail, and putting files into it.
 
+mod handle;
+
 use std::{
     fs::{DirBuilder, File, Permissions},
     io::{self, Read as _, Seek as _, SeekFrom},
     os::{
-        fd::AsRawFd as _,
+        fd::AsRawFd,
         unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown},
     },
     path::{Path, PathBuf},
@@ -115,11 +117,23 @@ fn harmless(file: &File, identity: Identity) -> io::Result<bool> {
 
 /// Gives an open file another name, in the jail. `false` if it cannot have one there.
 fn link(source: &File, dir: &Dir, name: &str) -> io::Result<bool> {
+    if link_of_mount(source, dir, name)? {
+        return Ok(true);
+    }
+    match handle::by_mount_of(dir, source) {
+        Ok(same) => link_of_mount(&same, dir, name),
+        // Another file system, or one without handles, or the right to use them is missing.
+        Err(_) => Ok(false),
+    }
+}
+
+/// The same for a file by a mount.
+fn link_of_mount(source: &impl AsRawFd, dir: &Dir, name: &str) -> io::Result<bool> {
     let path = format!("/proc/self/fd/{}", source.as_raw_fd());
     match linkat(CWD, path, dir.dir(), name, AtFlags::SYMLINK_FOLLOW) {
         Ok(()) => Ok(true),
-        // Another file system, or one without links, or too many of them.
-        Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP) => Ok(false),
+        // Another mount, or a file system without links, or too many of them, or the file has no name any more.
+        Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
 }
