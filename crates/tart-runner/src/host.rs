@@ -127,7 +127,7 @@ impl HostSetup {
         let (wanted, progress, pool) = (config.clone(), options.progress.clone(), options.pool);
         let assets = tokio::task::spawn_blocking(move || assets(&wanted, options));
         let (store, mut boot) = assets.await.map_err(|_| HostError::Interrupted)??;
-        let helper = root_helper(config);
+        let helper = root_helper(config, rustix::process::geteuid().is_root());
         let isolation = match &helper {
             Some(socket) => Isolation::of_helper(socket),
             None => Isolation::new(&isolation(config))?,
@@ -344,11 +344,13 @@ fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// The socket of the root helper, if this runner needs one and there is one.
-fn root_helper(config: &MicroVm) -> Option<PathBuf> {
+/// The socket of the root helper that a runner uses, who is root or not: the one that is configured, else the usual one if it
+/// is there and needed.
+#[must_use]
+pub fn root_helper(config: &MicroVm, is_root: bool) -> Option<PathBuf> {
     let default = || {
         let is_there = Path::new(tart_root_helper::DEFAULT_SOCKET).exists();
-        (is_there && !rustix::process::geteuid().is_root()).then(|| tart_root_helper::DEFAULT_SOCKET.into())
+        (is_there && !is_root).then(|| tart_root_helper::DEFAULT_SOCKET.into())
     };
     config.root_helper.clone().or_else(default)
 }

@@ -4,11 +4,12 @@ mod ends;
 mod hostile;
 mod unprivileged;
 
-use std::sync::Arc;
+use std::{os::fd::BorrowedFd, sync::Arc};
 
 use serde_json::{Value, json};
+use tart_net::{NetworkServer, serve_network};
 use tart_root_helper::{Listener, Open};
-use tart_vmm::{Isolation, IsolationOptions, JailServer, JailServerOptions, serve_jail};
+use tart_vmm::{IsLent, Isolation, IsolationOptions, JailServer, JailServerOptions, serve_jail};
 use tokio::task::JoinHandle;
 
 use super::{
@@ -38,9 +39,14 @@ impl Helper {
         fs::set_permissions(scene.root.path(), Permissions::from_mode(0o755)).unwrap();
         // Each test is a process.
         let first = 1_100_000_000 + std::process::id() * USERS;
-        let server = server(&scene, first).await.unwrap();
+        let network =
+            tart_net::NetworkServerOptions { ready: 0, ..tart_net::NetworkServerOptions::default() };
+        let networks = Arc::new(NetworkServer::start(network).await.unwrap());
+        let lender = networks.clone();
+        let is_lent = Box::new(move |namespace: BorrowedFd<'_>| lender.has_lent(namespace));
+        let server = server(&scene, first, is_lent).await.unwrap();
         let listener = Listener::bind(&socket, user).unwrap();
-        let serving = tokio::spawn(serve(Arc::new(server), listener));
+        let serving = tokio::spawn(serve(Arc::new(server), networks, listener));
         scene.helper = Some(socket.clone());
         Self { scene, jails, socket, uids: first..first + USERS, serving }
     }
@@ -80,7 +86,7 @@ impl Drop for Helper {
 }
 
 /// The helper's server of a scene.
-async fn server(scene: &Scene, first_uid: u32) -> Result<JailServer, VmmError> {
+async fn server(scene: &Scene, first_uid: u32, is_lent: IsLent) -> Result<JailServer, VmmError> {
     let options = IsolationOptions {
         uid_base: first_uid,
         uid_count: USERS,
@@ -93,23 +99,20 @@ async fn server(scene: &Scene, first_uid: u32) -> Result<JailServer, VmmError> {
         jailer: scene.jailer.clone(),
         dir: scene.root.path().join("jails"),
     };
-    let own = fs::read_link("/proc/self/ns/net").unwrap();
-    let is_lent = move |namespace: std::os::fd::BorrowedFd<'_>| {
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&namespace));
-        fs::read_link(path)
-            .is_ok_and(|namespace| namespace != own && namespace.to_string_lossy().starts_with("net:["))
-    };
-    JailServer::start(options, isolation, Box::new(is_lent)).await
+    JailServer::start(options, isolation, is_lent).await
 }
 
-async fn serve(server: Arc<JailServer>, listener: Listener) {
+async fn serve(server: Arc<JailServer>, networks: Arc<NetworkServer>, listener: Listener) {
     loop {
         let (connection, peer) = listener.accept().await.unwrap();
-        let server = server.clone();
+        let (server, networks) = (server.clone(), networks.clone());
         tokio::spawn(async move {
-            let Ok((Open::Jail, _)) = connection.receive::<Open>().await else { return };
             // Runners that go away or are refused are what is tested.
-            let _ended = serve_jail(&server, &connection, peer).await;
+            match connection.receive::<Open>().await {
+                Ok((Open::Jail, _)) => drop(serve_jail(&server, &connection, peer).await),
+                Ok((Open::Network, _)) => serve_network(connection, &networks).await,
+                _ => {}
+            }
         });
     }
 }
@@ -130,5 +133,37 @@ async fn a_machine_is_jailed_as_one_of_roots() {
     let exit = machine.kill().await;
     assert_eq!((exit.kind, exit.status), (ExitKind::Killed, ProcessStatus::Signal(9)));
     drop(machine);
+    helper.gone().await;
+}
+
+#[tokio::test]
+async fn a_tap_device_is_found_in_the_namespace_that_the_helper_has_lent() {
+    let mut helper = Helper::start(&json!({}), &json!({}), 0).await;
+    let options = tart_net::NetnsOptions {
+        ready: 0,
+        named_taps: true,
+        helper: Some(helper.socket.clone()),
+        ..tart_net::NetnsOptions::default()
+    };
+    let network = tart_net::NetnsNetwork::start(options).await.unwrap();
+    let attachment = tart_net::Network::attach(&network, &tart_net::AttachRequest::default()).await.unwrap();
+    helper.scene.spec.nic = attachment.guest().nic.clone();
+    let machine = helper.scene.start().await.unwrap();
+    assert_eq!(line(&*machine).await, "it is up\n");
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    assert_ne!(fs::read_link(format!("/proc/{}/ns/net", machine.pid())).unwrap(), own);
+    machine.kill().await;
+    drop(machine);
+
+    // The descriptor of one that was given back is of no use.
+    attachment.detach().await;
+    let machine_dir = helper.scene.run_dir.machine("job-2").unwrap();
+    helper.scene.spec.run_dir = machine_dir.path().to_owned();
+    fs::write(helper.scene.root.path().join("scratch2"), "s").unwrap();
+    helper.scene.spec.disks[1].path = Some(helper.scene.root.path().join("scratch2"));
+    let VmmError::Helper { source, .. } = helper.scene.start().await.unwrap_err() else {
+        panic!("another error")
+    };
+    insta::assert_snapshot!(source, @"the root helper: its network namespace is none that this helper has made for a guest");
     helper.gone().await;
 }

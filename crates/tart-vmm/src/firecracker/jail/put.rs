@@ -62,7 +62,8 @@ pub(in crate::firecracker) fn refuse_mount(dir: &Path) -> Option<String> {
     ];
     let (_, what, option) = forbidden.into_iter().find(|(flag, ..)| flags.contains(*flag))?;
     Some(format!(
-        "{what} in {}, whose file system is mounted with `{option}`: set `state_dir` to a directory of another",
+        "{what} in {}, whose file system is mounted with `{option}`: set `state_dir`, or `--jails` of the root helper, to a \
+         directory of another",
         dir.display()
     ))
 }

@@ -33,6 +33,8 @@ pub(super) fn facts(config: &MicroVm, firecracker: PathBuf, user: Option<&str>) 
     let jailer = tart_runner::named_jailer(config)
         .or_else(|| tart_vmm::installed_jailer(&firecracker))
         .unwrap_or_else(|| firecracker.with_file_name("jailer"));
+    let helper = tart_runner::root_helper_socket(config, user.uid == 0);
+    let userfaultfd = device(Path::new("/dev/userfaultfd"));
     let first = u64::from(config.uid_base);
     let mut taken_uids = accounts(&passwd);
     taken_uids.extend(subordinate(&read("/etc/subuid")));
@@ -57,7 +59,10 @@ pub(super) fn facts(config: &MicroVm, firecracker: PathBuf, user: Option<&str>) 
         userfaultfd: user.uid == 0
             || read("/proc/sys/vm/unprivileged_userfaultfd").trim() == "1"
             || (user.uid == own && open("/dev/userfaultfd").is_ok())
-            || device(Path::new("/dev/userfaultfd")).is_for(&user),
+            || userfaultfd.is_for(&user)
+            // In jails it is their users'.
+            || helper.is_some() && userfaultfd.exists(),
+        helper,
         swap: swap(&read("/proc/meminfo")),
         ksm: read("/sys/kernel/mm/ksm/run").trim() == "1",
         smt: read("/sys/devices/system/cpu/smt/active").trim() == "1",
