@@ -31,7 +31,17 @@ struct Helper {
 }
 
 impl Helper {
+    /// One that makes no networks.
     async fn start(plan: &Value, jailer_plan: &Value, user: u32) -> Self {
+        Self::with_networks(plan, jailer_plan, user, None).await
+    }
+
+    async fn with_networks(
+        plan: &Value,
+        jailer_plan: &Value,
+        user: u32,
+        networks: Option<Arc<NetworkServer>>,
+    ) -> Self {
         let mut scene = Scene::jailed(plan, jailer_plan);
         scene.spec.identity = None;
         let at = |name: &str| scene.root.path().join(name);
@@ -39,11 +49,10 @@ impl Helper {
         fs::set_permissions(scene.root.path(), Permissions::from_mode(0o755)).unwrap();
         // Each test is a process.
         let first = 1_100_000_000 + std::process::id() * USERS;
-        let network =
-            tart_net::NetworkServerOptions { ready: 0, ..tart_net::NetworkServerOptions::default() };
-        let networks = Arc::new(NetworkServer::start(network).await.unwrap());
         let lender = networks.clone();
-        let is_lent = Box::new(move |namespace: BorrowedFd<'_>| lender.has_lent(namespace));
+        let is_lent = Box::new(move |namespace: BorrowedFd<'_>| {
+            lender.as_ref().is_some_and(|networks| networks.has_lent(namespace))
+        });
         let server = server(&scene, first, is_lent).await.unwrap();
         let listener = Listener::bind(&socket, user).unwrap();
         let serving = tokio::spawn(serve(Arc::new(server), networks, listener));
@@ -102,7 +111,7 @@ async fn server(scene: &Scene, first_uid: u32, is_lent: IsLent) -> Result<JailSe
     JailServer::start(options, isolation, is_lent).await
 }
 
-async fn serve(server: Arc<JailServer>, networks: Arc<NetworkServer>, listener: Listener) {
+async fn serve(server: Arc<JailServer>, networks: Option<Arc<NetworkServer>>, listener: Listener) {
     loop {
         let (connection, peer) = listener.accept().await.unwrap();
         let (server, networks) = (server.clone(), networks.clone());
@@ -110,7 +119,9 @@ async fn serve(server: Arc<JailServer>, networks: Arc<NetworkServer>, listener: 
             // Runners that go away or are refused are what is tested.
             match connection.receive::<Open>().await {
                 Ok((Open::Jail, _)) => drop(serve_jail(&server, &connection, peer).await),
-                Ok((Open::Network, _)) => serve_network(connection, &networks).await,
+                Ok((Open::Network, _)) => {
+                    serve_network(connection, &networks.expect("this test has networks")).await;
+                }
                 _ => {}
             }
         });
@@ -138,7 +149,9 @@ async fn a_machine_is_jailed_as_one_of_roots() {
 
 #[tokio::test]
 async fn a_tap_device_is_found_in_the_namespace_that_the_helper_has_lent() {
-    let mut helper = Helper::start(&json!({}), &json!({}), 0).await;
+    let options = tart_net::NetworkServerOptions { ready: 0, ..tart_net::NetworkServerOptions::default() };
+    let networks = Arc::new(NetworkServer::start(options).await.unwrap());
+    let mut helper = Helper::with_networks(&json!({}), &json!({}), 0, Some(networks)).await;
     let options = tart_net::NetnsOptions {
         ready: 0,
         named_taps: true,
