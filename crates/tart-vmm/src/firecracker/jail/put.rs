@@ -14,8 +14,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Mode, OFlags, SeekFrom as Find, StatVfsMountFlags, ioctl_ficlone, linkat, openat,
-        statvfs, unlinkat,
+        AtFlags, CWD, Mode, OFlags, SeekFrom as Find, StatVfsMountFlags, fstatvfs, ioctl_ficlone, linkat,
+        openat, statvfs, unlinkat,
     },
     io::Errno,
 };
@@ -160,22 +160,27 @@ fn finish(file: &File, identity: Identity, writable: bool) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(if writable { OWN } else { SHARED }))
 }
 
-/// Copies what a file has data for; holes stay holes.
+/// Copies what a file has data for; holes stay holes. Root's own blocks are not for copies, and the file may grow meanwhile.
 fn copy_data(mut from: &File, mut to: &File) -> io::Result<()> {
-    to.set_len(from.metadata()?.len())?;
+    let (about, room) = (from.metadata()?, fstatvfs(to)?);
+    if about.blocks().saturating_mul(512) > room.f_bavail.saturating_mul(room.f_frsize) {
+        return Err(io::Error::new(io::ErrorKind::StorageFull, "there is no room for a copy of it"));
+    }
+    to.set_len(about.len())?;
     let mut at = 0;
-    loop {
+    while at < about.len() {
         let start = match rustix::fs::seek(from, Find::Data(at)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => return Ok(()),
+            Ok(start) if start < about.len() => start,
+            Ok(_) | Err(Errno::NXIO) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         };
-        let end = rustix::fs::seek(from, Find::Hole(start))?;
+        let end = rustix::fs::seek(from, Find::Hole(start))?.min(about.len());
         from.seek(SeekFrom::Start(start))?;
         to.seek(SeekFrom::Start(start))?;
         io::copy(&mut from.take(end - start), &mut to)?;
         at = end;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -206,6 +211,22 @@ mod tests {
         copy_data(&from, &to).unwrap();
         assert!(fs::read(at("from")).unwrap() == fs::read(at("to")).unwrap());
         assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20, "{}", to.metadata().unwrap().blocks());
+    }
+
+    #[test]
+    fn a_file_that_has_no_room_is_not_copied() {
+        let small = tempfile::tempdir().unwrap();
+        let mount = |options: &std::ffi::CStr| {
+            let flags = rustix::mount::MountFlags::NOSUID;
+            rustix::mount::mount("tart", small.path(), c"tmpfs", flags, options).unwrap();
+        };
+        mount(c"size=1m");
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("image"), vec![1; 2 << 20]).unwrap();
+        let (from, to) = (File::open(dir.path().join("image")), File::create(small.path().join("to")));
+        let copied = copy_data(&from.unwrap(), &to.unwrap());
+        rustix::mount::unmount(small.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        insta::assert_snapshot!(copied.unwrap_err(), @"there is no room for a copy of it");
     }
 
     #[test]
