@@ -29,7 +29,7 @@ use rustix::process::geteuid;
 
 use crate::{Capabilities, Driver, Machine, MachineSpec, VmmError, cmdline, process::Launcher, program};
 use helped::Helper;
-pub use helped::{IsLent, JailServer, JailServerOptions, serve_jail};
+pub use helped::{HelperPrograms, IsLent, JailServer, JailServerOptions, serve_jail};
 use jail::Jailer;
 pub use kvm::problem as kvm_problem;
 pub use requests::{Bucket, FirecrackerTuning, HugePages, SnapshotMemory};
@@ -86,7 +86,7 @@ impl FirecrackerDriver {
         let (binary, version, starter) = match options.helper.clone() {
             Some(socket) => {
                 let helper = Helper::find(socket, &options).await?;
-                (helper.firecracker.clone(), helper.version, Starter::Helper(helper))
+                (helper.programs.firecracker.clone(), helper.programs.version, Starter::Helper(helper))
             }
             None => {
                 let launcher = Launcher::start()
@@ -128,7 +128,7 @@ impl FirecrackerDriver {
     pub fn kvm_problem(&self) -> Option<String> {
         match &self.starter {
             Starter::Free(_) | Starter::Jailing(..) => kvm::problem(),
-            Starter::Helper(helper) => helper.problem.clone(),
+            Starter::Helper(helper) => helper.programs.problem.clone(),
         }
     }
 
@@ -211,7 +211,7 @@ impl Driver for FirecrackerDriver {
             Starter::Free(_) => String::new(),
             Starter::Jailing(_, jailer) => format!(", jailed by {}", jailer.program.display()),
             Starter::Helper(helper) => {
-                format!(", jailed by the root helper with {}", helper.jailer.display())
+                format!(", jailed by the root helper with {}", helper.programs.jailer.display())
             }
         };
         format!("Firecracker {} ({}), with KVM{jail}", self.version, self.binary.display())

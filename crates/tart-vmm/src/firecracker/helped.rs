@@ -40,30 +40,43 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long it may take to put a file into a jail, which it may have to copy.
 const COPY_LIMIT: Duration = Duration::from_secs(600);
 
-/// A helper that has Firecracker and its jailer.
-#[derive(Debug)]
-pub(super) struct Helper {
-    socket: PathBuf,
-    pub(super) firecracker: PathBuf,
-    pub(super) jailer: PathBuf,
-    pub(super) version: Version,
-    /// Why no guest can run, if there is a reason.
-    pub(super) problem: Option<String>,
+/// What a root helper jails machines with.
+#[derive(Debug, Clone)]
+pub struct HelperPrograms {
+    /// Firecracker.
+    pub firecracker: PathBuf,
+    /// Its version, which is that of the jailer.
+    pub version: Version,
+    /// The jailer.
+    pub jailer: PathBuf,
+    /// Why no guest can run, if there is a reason: [`crate::kvm_problem`], as the helper sees it.
+    pub problem: Option<String>,
 }
 
-impl Helper {
-    /// Asks a helper what it has, which has to be what the options name, if they do.
-    pub(super) async fn find(socket: PathBuf, options: &FirecrackerOptions) -> Result<Self, VmmError> {
-        let unreachable = |source| VmmError::NoHelper { source };
+impl HelperPrograms {
+    /// Asks the helper behind a socket.
+    ///
+    /// # Errors
+    /// [`VmmError::NoHelper`] if it cannot be asked, or has none.
+    pub async fn ask(socket: &Path) -> Result<Self, VmmError> {
+        let unusable = |source| VmmError::NoHelper { source };
         let ask = async {
-            let connection = Connection::open(&socket, Open::Jail).await?;
+            let connection = Connection::open(socket, Open::Jail).await?;
             connection.call::<Described>(&Opening::Describe, &[]).await
         };
-        let (described, _) = timed(LIMIT, ask).await.map_err(unreachable)?;
+        let (described, _) = timed(LIMIT, ask).await.map_err(unusable)?;
         let Described { firecracker, jailer, version, problem } = described;
-        for (named, has, option) in
-            [(&options.binary, &firecracker, "--firecracker"), (&options.jailer, &jailer, "--jailer")]
-        {
+        let unknown = || unusable(HelperError::Malformed(format!("`{version}` is no version")));
+        let version = Version::parse(&version).ok_or_else(unknown)?;
+        Ok(Self { firecracker, version, jailer, problem })
+    }
+
+    /// Refuses options that name others.
+    fn check(&self, options: &FirecrackerOptions) -> Result<(), VmmError> {
+        for (named, has, option) in [
+            (&options.binary, &self.firecracker, "--firecracker"),
+            (&options.jailer, &self.jailer, "--jailer"),
+        ] {
             if let Some(named) = named
                 && is_other(named, has)
             {
@@ -76,9 +89,23 @@ impl Helper {
                 return Err(VmmError::Program { program: named.clone(), reason });
             }
         }
-        let unknown = || unreachable(HelperError::Malformed(format!("`{version}` is no version")));
-        let version = Version::parse(&version).ok_or_else(unknown)?;
-        Ok(Self { socket, firecracker, jailer, version, problem })
+        Ok(())
+    }
+}
+
+/// A helper that has Firecracker and its jailer.
+#[derive(Debug)]
+pub(super) struct Helper {
+    socket: PathBuf,
+    pub(super) programs: HelperPrograms,
+}
+
+impl Helper {
+    /// Asks a helper what it has, which has to be what the options name, if they do.
+    pub(super) async fn find(socket: PathBuf, options: &FirecrackerOptions) -> Result<Self, VmmError> {
+        let programs = HelperPrograms::ask(&socket).await?;
+        programs.check(options)?;
+        Ok(Self { socket, programs })
     }
 
     /// Has a machine started. With the request go the files that its jail is given.
@@ -88,7 +115,7 @@ impl Helper {
         let files = order.view.files;
         let wanted = Wanted {
             machine: id.clone(),
-            version: self.version.to_string(),
+            version: self.programs.version.to_string(),
             files: files.iter().map(unnamed).collect(),
             listeners: order.surroundings.listeners,
             has_namespace: matches!(order.surroundings.network, Namespace::Of(_)),

@@ -10,6 +10,7 @@ use std::{
 
 use rustix::fs::{Mode, OFlags, open};
 use tart_root_helper::{Answer, Connection, Open};
+use tart_vmm::SnapshotMemory;
 
 use super::*;
 
@@ -227,4 +228,34 @@ async fn a_hostile_machine_saves_nothing_of_the_hosts() {
     insta::assert_snapshot!(error, @"cannot open what Firecracker saved");
     drop(machine);
     helper.gone().await;
+}
+
+#[tokio::test]
+async fn a_monitor_that_introduces_no_memory_is_killed_by_the_helper() {
+    let tuning =
+        || FirecrackerTuning { snapshot_memory: SnapshotMemory::Uffd, ..FirecrackerTuning::default() };
+    for (manner, problem) in [("garbage", "is not what is expected"), ("no-descriptor", "has 0 descriptors")]
+    {
+        let mut helper = Helper::start(&json!({ "memory": manner }), &json!({}), 0).await;
+        let driver = helper.scene.driver(tuning()).await.unwrap();
+        helper.scene.spec.origin = Origin::Template;
+        let template = driver.start(&helper.scene.spec).await.unwrap();
+        assert_eq!(line(&*template).await, "it is up\n");
+        let snapshot = template.save().await.unwrap();
+        drop(template);
+        helper.gone().await;
+
+        let machine_dir = helper.scene.run_dir.machine("job-2").unwrap();
+        helper.scene.spec.run_dir = machine_dir.path().to_owned();
+        fs::write(helper.scene.root.path().join("scratch2"), "s").unwrap();
+        helper.scene.spec.disks[1].path = Some(helper.scene.root.path().join("scratch2"));
+        helper.scene.spec.origin = Origin::Snapshot(snapshot);
+        let error = driver.start(&helper.scene.spec).await.unwrap_err().to_string();
+        assert!(
+            error.contains("cannot be given its memory page by page: its message ")
+                && error.contains(problem),
+            "{error}"
+        );
+        helper.gone().await;
+    }
 }

@@ -52,13 +52,17 @@ pub(super) fn configuration(path: &Path) -> (Check, MicroVm) {
 }
 
 /// What is seen at once. The service runs as `service`, or as who asks.
-pub(super) fn quick(config: &MicroVm, service: Option<&str>) -> Vec<Check> {
+pub(super) async fn quick(config: &MicroVm, service: Option<&str>) -> Vec<Check> {
     let binary = firecracker_program(config);
     let firecracker = binary.is_some();
     let is_root = rustix::process::geteuid().is_root();
     let jailed_by_helper = firecracker && tart_runner::root_helper_socket(config, is_root).is_some();
     let mut checks = vec![user(!jailed_by_helper)];
-    match binary.map(|binary| system::facts(config, binary, service)) {
+    let facts = match binary {
+        Some(binary) => Some(system::facts(config, binary, service).await),
+        None => None,
+    };
+    match facts {
         Some(Ok(facts)) => checks.extend(firecracker::findings(&facts, Wanted::of(config))),
         Some(Err(text)) => checks.push(Check::fail("service", text, "or name another by `--user`")),
         None => checks.push(program("qemu", "qemu-system-x86_64", "qemu-system-x86", true)),

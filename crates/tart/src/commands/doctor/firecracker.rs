@@ -39,8 +39,7 @@ impl Wanted {
 
 /// All findings, each of which is tested anew when the doctor runs again.
 pub(super) fn findings(facts: &Facts, wanted: Wanted) -> Vec<Check> {
-    let mut checks =
-        vec![cpu(facts), modules(facts), device(facts), access(facts), monitor(&facts.firecracker)];
+    let mut checks = vec![cpu(facts), modules(facts), device(facts), access(facts), monitor(facts)];
     checks.push(jailer(facts));
     if wanted.taps(facts) {
         checks.extend([tun(facts), forwarding(facts), nft(&facts.nft)]);
@@ -145,10 +144,16 @@ fn access(facts: &Facts) -> Check {
 }
 
 /// That Firecracker is there, and a version that Tart drives.
-fn monitor(program: &Program) -> Check {
+fn monitor(facts: &Facts) -> Check {
     const WHAT: &str = "monitor";
+    let program = &facts.firecracker;
     let name = program.path.display();
-    let fix = "install a release of Firecracker (1.16.1 or later is best), and set `firecracker` or TART_FIRECRACKER to its path";
+    let fix = if facts.helper.is_some() {
+        "install a release of Firecracker (1.16.1 or later is best), and start `tart root-helper` with `--firecracker` and \
+         its path"
+    } else {
+        "install a release of Firecracker (1.16.1 or later is best), and set `firecracker` or TART_FIRECRACKER to its path"
+    };
     let why = "it is the program that runs guests";
     let said = match &program.said {
         Ok(said) => said,
@@ -232,14 +237,14 @@ fn nft(program: &Program) -> Check {
 
 fn cgroup(facts: &Facts) -> Check {
     const WHAT: &str = "cgroup";
+    if facts.helper.is_some() {
+        return Check::ok(WHAT, "divided by the root helper");
+    }
     let cgroup = &facts.cgroup;
     let why = "nothing else bounds what the monitors of guests take of the host";
     if !cgroup.unified {
         let fix = "boot with `systemd.unified_cgroup_hierarchy=1` on the kernel's command line";
         return Check::warn(WHAT, "control groups of version 2 are not mounted", fix).because(why);
-    }
-    if facts.helper.is_some() {
-        return Check::ok(WHAT, "version 2, divided by the root helper");
     }
     let missing: Vec<&str> = CONTROLLERS
         .into_iter()

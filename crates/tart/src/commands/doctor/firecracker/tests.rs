@@ -250,7 +250,7 @@ fn with_a_root_helper_the_service_needs_no_right() {
     ok    access     /dev/kvm is for the root helper (/run/tart/root-helper.sock)
     ok    jailer     jailer 1.16.1 (/opt/jailer), started by the root helper
     ok    forward    off, and switched on for guests' devices by the root helper
-    ok    cgroup     version 2, divided by the root helper
+    ok    cgroup     divided by the root helper
     ");
     let without =
         Facts { jailer: Program { said: Err("gone".into()), ..facts.jailer.clone() }, ..facts.clone() };
@@ -258,6 +258,15 @@ fn with_a_root_helper_the_service_needs_no_right() {
     fail  jailer     /opt/jailer does not run
                      why: it gives each machine a user and a root directory of its own, should a guest break out of Firecracker
                      fix: install the `jailer` of the same release beside `firecracker`
+    ");
+    let none = Program {
+        path: "firecracker".into(),
+        said: Err("the root helper: it does not start Firecracker".into()),
+    };
+    insta::assert_snapshot!(monitor(&Facts { firecracker: none, ..facts.clone() }).render(), @"
+    fail  monitor    firecracker does not run: the root helper: it does not start Firecracker
+                     why: it is the program that runs guests
+                     fix: install a release of Firecracker (1.16.1 or later is best), and start `tart root-helper` with `--firecracker` and its path
     ");
     let alone = Facts { helper: None, kvm_open: Some(Ok(())), ..facts };
     insta::assert_snapshot!(jailer(&alone).render(), @"
