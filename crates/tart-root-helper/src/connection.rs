@@ -12,7 +12,7 @@ use rustix::{
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
         SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-        connect, recvmsg, sendmsg, socket_with,
+        connect, recvmsg, sendmsg, socket_with, socketpair,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -54,6 +54,25 @@ impl Connection {
         let connection = Self::new(socket)?;
         connection.send(&what, &[]).await?;
         Ok(connection)
+    }
+
+    /// A connection, and the other end of it to be handed on. Must be called in a runtime.
+    ///
+    /// # Errors
+    /// [`HelperError::Broken`].
+    pub fn pair() -> Result<(Self, OwnedFd), HelperError> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let (near, far) = pair.map_err(std::io::Error::from)?;
+        Ok((Self::new(near)?, far))
+    }
+
+    /// The end of a [`Connection::pair`] that was handed on. Must be called in a runtime.
+    ///
+    /// # Errors
+    /// [`HelperError::Broken`].
+    pub fn handed(end: OwnedFd) -> Result<Self, HelperError> {
+        Self::new(end)
     }
 
     pub(crate) fn new(socket: OwnedFd) -> Result<Self, HelperError> {

@@ -7,10 +7,12 @@
 
 mod connection;
 mod error;
+mod line;
 mod listener;
 
 pub use connection::{Connection, MAX_DESCRIPTORS, MAX_MESSAGE, Received};
 pub use error::HelperError;
+pub use line::Line;
 pub use listener::{Listener, Peer};
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,8 @@ pub enum Open {
     Network,
     /// The monitor of one machine.
     Monitor,
+    /// A Firecracker in a jail.
+    Jail,
 }
 
 /// An answer to a request: what was asked for, or what went wrong, for people.

@@ -1,5 +1,6 @@
 //! What the jobs of a runner share on this host: the machine driver, the network, what guests boot from.
 
+mod firecracker;
 mod jailer;
 mod network;
 mod places;
@@ -20,14 +21,14 @@ use tart_net::{Egress, NetError, Network};
 use tart_proto::time::scaled;
 use tart_registry::{RegistryError, RegistrySettings};
 use tart_vmm::{
-    Accel, AgentStream, Bucket, Choice, Driver, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning,
-    Guard, HugePages, Isolation, IsolationOptions, MachineSpec, Origin, PROBE_LIMIT, Probe, QemuDriver,
-    QemuOptions, RunDir, Snapshot, SnapshotMemory, VmmError, choose,
+    Accel, AgentStream, Choice, Driver, Guard, Isolation, IsolationOptions, MachineSpec, Origin, PROBE_LIMIT,
+    Probe, QemuDriver, QemuOptions, RunDir, Snapshot, VmmError, choose,
 };
 use tokio::sync::watch;
 
 use crate::CacheStore;
 use crate::guest::{Factory, Pool, template_disks};
+pub use firecracker::program as firecracker_program;
 pub use jailer::named as named_jailer;
 pub(crate) use places::Places;
 
@@ -126,31 +127,35 @@ impl HostSetup {
         let (wanted, progress, pool) = (config.clone(), options.progress.clone(), options.pool);
         let assets = tokio::task::spawn_blocking(move || assets(&wanted, options));
         let (store, mut boot) = assets.await.map_err(|_| HostError::Interrupted)??;
-        let helper = root_helper(config);
+        let helper = root_helper(config, rustix::process::geteuid().is_root());
         let isolation = match &helper {
             Some(socket) => Isolation::of_helper(socket),
             None => Isolation::new(&isolation(config))?,
         };
         let (mut bare, mut guard) = (None, None);
         let (driver, choice): (Arc<dyn Driver>, Choice) = match firecracker_program(config) {
-            Some(program) if helper.is_some() => {
-                let reason = "the root helper starts QEMU only; run Tart as root for Firecracker".to_owned();
-                return Err(VmmError::Program { program, reason }.into());
-            }
             Some(binary) => {
-                let jailer = jailer::program(config, &binary);
-                bare = jailer::note(jailer.as_deref());
-                if jailer.is_some() {
-                    guard = Some(Guard::start(&run_dir)?);
-                }
-                let driver = firecracker(binary, jailer, tuning(config)).await?;
+                let driver = if let Some(socket) = &helper {
+                    firecracker::by_helper(config, socket).await?
+                } else {
+                    let jailer = jailer::program(config, &binary);
+                    bare = jailer::note(jailer.as_deref());
+                    if jailer.is_some() {
+                        guard = Some(Guard::start(&run_dir)?);
+                    }
+                    firecracker::here(config, binary, jailer).await?
+                };
                 boot.kernel.clone_from(&boot.vmlinux);
                 (Arc::new(driver), Choice::required("Firecracker runs guests in no other way"))
             }
             None => {
                 let choice = acceleration(config, &boot, &run_dir, (&isolation, helper.as_deref())).await?;
-                let options =
-                    QemuOptions { binary: None, acceleration: choice.acceleration, helper: helper.clone() };
+                let options = QemuOptions {
+                    binary: None,
+                    acceleration: choice.acceleration,
+                    helper: helper.clone(),
+                    disk_bandwidth: config.disk_bandwidth.map(|bytes| bytes.bytes()),
+                };
                 (Arc::new(QemuDriver::new(options).await?), choice)
             }
         };
@@ -334,63 +339,18 @@ fn assets(config: &MicroVm, options: PrepareOptions) -> Result<(Store, BootAsset
     Ok((store, boot))
 }
 
-/// The variable that names the Firecracker program.
-const FIRECRACKER: &str = "TART_FIRECRACKER";
-
 /// A path that the environment names.
 fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// The program, if guests run on Firecracker: where the configuration or the environment names it, or where the
-/// configuration asks for that driver.
+/// The socket of the root helper that a runner uses, who is root or not: the one that is configured, else the usual one if it
+/// is there and needed.
 #[must_use]
-pub fn firecracker_program(config: &MicroVm) -> Option<PathBuf> {
-    let named = config.firecracker.clone().or_else(|| variable(FIRECRACKER));
-    match config.driver {
-        tart_config::Driver::Qemu => None,
-        tart_config::Driver::Auto => named,
-        tart_config::Driver::Firecracker => Some(named.unwrap_or_else(|| "firecracker".into())),
-    }
-}
-
-/// What the configuration says of Firecracker's machines.
-fn tuning(config: &MicroVm) -> FirecrackerTuning {
-    FirecrackerTuning {
-        huge_pages: match config.huge_pages {
-            tart_config::HugePages::None => HugePages::None,
-            tart_config::HugePages::TwoMib => HugePages::TwoMib,
-            tart_config::HugePages::Transparent => HugePages::Transparent,
-        },
-        snapshot_memory: match config.snapshot_memory {
-            tart_config::SnapshotMemory::File => SnapshotMemory::File,
-            tart_config::SnapshotMemory::Uffd => SnapshotMemory::Uffd,
-        },
-        cpu_template: config.cpu_template.clone(),
-        balloon: config.balloon,
-        disk_bandwidth: config.disk_bandwidth.map(|bytes| Bucket { size: bytes.bytes(), refill_ms: 1000 }),
-        ..FirecrackerTuning::default()
-    }
-}
-
-async fn firecracker(
-    binary: PathBuf,
-    jailer: Option<PathBuf>,
-    tuning: FirecrackerTuning,
-) -> Result<FirecrackerDriver, VmmError> {
-    if let Some(reason) = tart_vmm::kvm_problem() {
-        return Err(VmmError::NoKvm {
-            reason: format!("{reason}; or set `driver = \"qemu\"`, which needs none"),
-        });
-    }
-    FirecrackerDriver::new(FirecrackerOptions { binary: Some(binary), jailer, tuning }).await
-}
-
-/// The socket of the root helper, if this runner needs one and there is one.
-fn root_helper(config: &MicroVm) -> Option<PathBuf> {
+pub fn root_helper(config: &MicroVm, is_root: bool) -> Option<PathBuf> {
     let default = || {
         let is_there = Path::new(tart_root_helper::DEFAULT_SOCKET).exists();
-        (is_there && !rustix::process::geteuid().is_root()).then(|| tart_root_helper::DEFAULT_SOCKET.into())
+        (is_there && !is_root).then(|| tart_root_helper::DEFAULT_SOCKET.into())
     };
     config.root_helper.clone().or_else(default)
 }

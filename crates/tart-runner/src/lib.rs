@@ -19,5 +19,6 @@ pub use engine::{
     JobLogSink, JobObserver, JobReport, JobRun, JobSession, JobSignal, JobUsage, NoObserver, Timings, run_job,
 };
 pub use host::{
-    HostError, HostSetup, PrepareOptions, firecracker_program, named_jailer, open_images, run_root,
+    HostError, HostSetup, PrepareOptions, firecracker_program, named_jailer, open_images,
+    root_helper as root_helper_socket, run_root,
 };

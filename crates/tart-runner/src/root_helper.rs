@@ -2,15 +2,20 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::de::IgnoredAny;
 use tart_net::{NetError, NetworkServer, NetworkServerOptions, serve_network};
-use tart_root_helper::{Connection, HelperError, Listener, Open, Peer};
-use tart_vmm::{Isolation, IsolationOptions, MonitorServer, VmmError, serve_monitor};
+use tart_root_helper::{Answer, Connection, HelperError, Listener, Open, Peer};
+use tart_vmm::{
+    Isolation, IsolationOptions, JailServer, JailServerOptions, MonitorServer, VmmError, serve_jail,
+    serve_monitor,
+};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -26,6 +31,9 @@ const MORE_CONNECTIONS: usize = 64;
 
 pub use tart_root_helper::DEFAULT_SOCKET;
 
+/// Where jails of machines are made, if nobody says otherwise: on the file system of what guests boot from.
+pub const DEFAULT_JAILS: &str = "/var/lib/tart/jails";
+
 /// Where users of machines are locked, by all runners of a host.
 pub const UID_LOCKS: &str = "/run/tart/uids";
 
@@ -38,8 +46,12 @@ pub struct RootHelperOptions {
     pub user: u32,
     /// Users and cgroups of machines.
     pub isolation: IsolationOptions,
-    /// The only program that it starts.
-    pub program: PathBuf,
+    /// The only QEMU that it starts, if it starts any.
+    pub qemu: Option<PathBuf>,
+    /// The only Firecracker, and its jails.
+    pub jails: JailServerOptions,
+    /// It is of no use without Firecracker.
+    pub needs_firecracker: bool,
     /// The most guests at a time.
     pub guests: usize,
 }
@@ -66,7 +78,9 @@ pub enum RootHelperError {
 
 struct Servers {
     monitors: MonitorServer,
-    networks: NetworkServer,
+    /// Or why there is none.
+    jails: Result<JailServer, String>,
+    networks: Arc<NetworkServer>,
 }
 
 /// Serves until `end`; then all machines and networks are taken down. `ready` is called when it listens.
@@ -84,11 +98,25 @@ pub async fn serve(
     let unheard = |source| RootHelperError::Listen { path: options.socket.clone(), source };
     // Before anything else is made there, which nobody else may look at.
     open_directory(&options.socket).map_err(|error| unheard(error.into()))?;
-    let isolation = Isolation::new(&options.isolation)?;
-    let monitors = MonitorServer::new(isolation, vec![options.program])?;
+    let isolation = Arc::new(Isolation::new(&options.isolation)?);
+    let monitors = MonitorServer::new(isolation.clone(), options.qemu.into_iter().collect())?;
     let networks = NetworkServerOptions { namespace: None, ready: READY, most: options.guests };
-    let networks = NetworkServer::start(networks).await?;
-    let servers = Arc::new(Servers { monitors, networks });
+    let networks = Arc::new(NetworkServer::start(networks).await?);
+    let lender = networks.clone();
+    let is_lent = Box::new(move |namespace: BorrowedFd<'_>| lender.has_lent(namespace));
+    let jails = match JailServer::start(options.jails, isolation, is_lent).await {
+        Ok(jails) => {
+            tracing::info!(firecracker = jails.describe(), "Machines of Firecracker are jailed");
+            Ok(jails)
+        }
+        Err(error) if options.needs_firecracker => return Err(error.into()),
+        Err(error) => {
+            let reason = explained(&error);
+            tracing::info!(reason, "Firecracker is not started");
+            Err(format!("it does not start Firecracker: {reason}"))
+        }
+    };
+    let servers = Arc::new(Servers { monitors, jails, networks });
     let listener = Listener::bind(&options.socket, options.user).map_err(unheard)?;
     ready();
     // Every guest has a network and a monitor.
@@ -131,7 +159,21 @@ async fn serve_one(servers: &Servers, connection: Connection, peer: Peer) -> Res
             Ok(())
         }
         Open::Monitor => serve_monitor(&servers.monitors, &connection, peer).await,
+        Open::Jail => match &servers.jails {
+            Ok(jails) => serve_jail(jails, &connection, peer).await,
+            Err(reason) => {
+                // Closing a connection with an unread request would take the answer away.
+                let _asked = timeout(OPEN_LIMIT, connection.receive::<IgnoredAny>()).await;
+                connection.send(&Answer::<()>::Err(reason.clone()), &[]).await
+            }
+        },
     }
+}
+
+/// An error with its causes.
+fn explained(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Makes the directory of the socket if it is missing, so that its user can get there.

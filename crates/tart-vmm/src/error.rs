@@ -54,6 +54,12 @@ pub enum VmmError {
         /// Why not.
         source: tart_root_helper::HelperError,
     },
+    /// There is no root helper that could start monitors.
+    #[error("the root helper cannot be used for Firecracker")]
+    NoHelper {
+        /// Why not.
+        source: tart_root_helper::HelperError,
+    },
     /// The operating system refused something.
     #[error("cannot {what}")]
     System {

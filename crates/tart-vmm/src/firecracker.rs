@@ -1,7 +1,10 @@
 //! Firecracker, for hosts with KVM. Facts of its API are from the project's reference (microvm.md 1).
 
 mod api;
+mod dir;
+mod ends;
 mod exit;
+mod helped;
 mod jail;
 mod kvm;
 mod machine;
@@ -10,7 +13,9 @@ mod place;
 mod reports;
 mod requests;
 mod setting;
+mod starter;
 mod version;
+mod view;
 mod vsock;
 
 use std::{
@@ -25,9 +30,12 @@ use async_trait::async_trait;
 use rustix::process::geteuid;
 
 use crate::{Capabilities, Driver, Machine, MachineSpec, VmmError, cmdline, process::Launcher, program};
+use helped::Helper;
+pub use helped::{HelperPrograms, IsLent, JailServer, JailServerOptions, serve_jail};
 use jail::Jailer;
 pub use kvm::problem as kvm_problem;
 pub use requests::{Bucket, FirecrackerTuning, HugePages, SnapshotMemory};
+use starter::Starter;
 use version::Features;
 pub use version::Version;
 
@@ -54,6 +62,9 @@ pub struct FirecrackerOptions {
     /// Firecracker's jailer: every machine then runs in a jail, as the user that [`MachineSpec::identity`] gives it. As the
     /// runner's own user without it.
     pub jailer: Option<PathBuf>,
+    /// Socket of the root helper that starts it in jails, if this process is not root. It has both programs itself; paths
+    /// that are named here have to be those of its own.
+    pub helper: Option<PathBuf>,
     /// What machines are made of beyond their specification.
     pub tuning: FirecrackerTuning,
 }
@@ -67,8 +78,7 @@ pub struct FirecrackerDriver {
     tuning: FirecrackerTuning,
     /// Why saved memory cannot be served page by page, if it would have to be.
     unserved: Option<String>,
-    jailer: Option<Arc<Jailer>>,
-    launcher: Arc<Launcher>,
+    starter: Starter,
 }
 
 impl FirecrackerDriver {
@@ -78,20 +88,24 @@ impl FirecrackerDriver {
     /// [`VmmError::Program`] if one is not there, does not run, or is a version that Tart does not drive, or if the jailer
     /// cannot be used.
     pub async fn new(options: FirecrackerOptions) -> Result<Self, VmmError> {
-        let hint = "it is not in the search path; install a release of Firecracker, or set TART_FIRECRACKER to its path";
-        let binary = program::find(options.binary.as_deref().unwrap_or(Path::new(PROGRAM)), hint)?;
-        let refuse = |reason: String| VmmError::Program { program: binary.clone(), reason };
-        let said = program::output(&binary, "--version", VERSION_LIMIT).await?;
-        let version = Version::parse(&said).ok_or_else(|| refuse("it tells no version".to_owned()))?;
-        if let Some(problem) = version.problem() {
-            return Err(refuse(problem));
-        }
-        let jailer = match &options.jailer {
-            Some(jailer) => Some(Arc::new(find_jailer(jailer, &binary, version).await?)),
-            None => None,
+        let (binary, version, starter) = match options.helper.clone() {
+            Some(socket) => {
+                let helper = Helper::find(socket, &options).await?;
+                (helper.programs.firecracker.clone(), helper.programs.version, Starter::Helper(helper))
+            }
+            None => {
+                let launcher = Launcher::start()
+                    .map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
+                let (binary, version) = find_firecracker(options.binary.as_deref()).await?;
+                let starter = match &options.jailer {
+                    Some(jailer) => {
+                        Starter::Jailing(launcher, Arc::new(find_jailer(jailer, &binary, version).await?))
+                    }
+                    None => Starter::Free(launcher),
+                };
+                (binary, version, starter)
+            }
         };
-        let launcher =
-            Launcher::start().map_err(|e| VmmError::system("start a thread for virtual machines", e))?;
         let (features, tuning) = (version.features(), options.tuning);
         if !features.acpi {
             tracing::warn!(
@@ -103,9 +117,9 @@ impl FirecrackerDriver {
         if tuning.balloon && !features.page_reporting {
             tracing::warn!(%version, "Guests give no memory back: `balloon` needs Firecracker 1.14");
         }
-        let mut driver = Self { binary, version, features, tuning, unserved: None, jailer, launcher };
+        let mut driver = Self { binary, version, features, tuning, unserved: None, starter };
         if driver.can_save() && driver.serves_pages() {
-            driver.unserved = pages::permission::problem(driver.jailer.is_some());
+            driver.unserved = pages::permission::problem(driver.starter.jails());
         }
         if let Some(problem) = &driver.unserved {
             tracing::warn!(%problem, "Guests boot instead of going on from a snapshot: their memory cannot be served");
@@ -122,6 +136,15 @@ impl FirecrackerDriver {
     /// Whether saved memory is served page by page. That of huge pages is in no file that could be mapped.
     fn serves_pages(&self) -> bool {
         self.tuning.huge_pages == HugePages::TwoMib || self.tuning.snapshot_memory == SnapshotMemory::Uffd
+    }
+
+    /// Why no guest can run, and what to do about it: [`kvm_problem`], as whoever starts them sees it.
+    #[must_use]
+    pub fn kvm_problem(&self) -> Option<String> {
+        match &self.starter {
+            Starter::Free(_) | Starter::Jailing(..) => kvm::problem(),
+            Starter::Helper(helper) => helper.programs.problem.clone(),
+        }
     }
 
     /// Whether it boots compressed kernels too; others need an ELF file.
@@ -143,6 +166,30 @@ pub fn installed_jailer(firecracker: &Path) -> Option<PathBuf> {
         });
     let names = beside.chain([PathBuf::from(JAILER)]);
     names.filter(|name| *name != binary).find_map(|name| program::find(&name, "").ok())
+}
+
+/// Firecracker, and its version.
+async fn find_firecracker(binary: Option<&Path>) -> Result<(PathBuf, Version), VmmError> {
+    let hint =
+        "it is not in the search path; install a release of Firecracker, or set TART_FIRECRACKER to its path";
+    let binary = program::find(binary.unwrap_or(Path::new(PROGRAM)), hint)?;
+    let refuse = |reason: String| VmmError::Program { program: binary.clone(), reason };
+    let said = program::output(&binary, "--version", VERSION_LIMIT).await?;
+    let version = Version::parse(&said).ok_or_else(|| refuse("it tells no version".to_owned()))?;
+    match version.problem() {
+        Some(problem) => Err(refuse(problem)),
+        None => Ok((binary, version)),
+    }
+}
+
+/// Firecracker and its jailer, or those that are installed.
+async fn find_programs(
+    binary: Option<&Path>,
+    jailer: Option<PathBuf>,
+) -> Result<(Version, Jailer), VmmError> {
+    let (binary, version) = find_firecracker(binary).await?;
+    let jailer = jailer.or_else(|| installed_jailer(&binary)).unwrap_or_else(|| JAILER.into());
+    Ok((version, find_jailer(&jailer, &binary, version).await?))
 }
 
 /// The jailer, which has to be of Firecracker's own release.
@@ -182,8 +229,13 @@ impl Driver for FirecrackerDriver {
     }
 
     fn describe(&self) -> String {
-        let jail = self.jailer.as_ref().map(|jailer| format!(", jailed by {}", jailer.program.display()));
-        let jail = jail.unwrap_or_default();
+        let jail = match &self.starter {
+            Starter::Free(_) => String::new(),
+            Starter::Jailing(_, jailer) => format!(", jailed by {}", jailer.program.display()),
+            Starter::Helper(helper) => {
+                format!(", jailed by the root helper with {}", helper.programs.jailer.display())
+            }
+        };
         format!("Firecracker {} ({}), with KVM{jail}", self.version, self.binary.display())
     }
 

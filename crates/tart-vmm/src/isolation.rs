@@ -75,6 +75,11 @@ impl Isolation {
         self.users.is_some()
     }
 
+    /// Why machines cannot be jailed by Firecracker's jailer as users of their own, if they cannot.
+    pub(crate) fn no_jails(&self) -> Option<String> {
+        if self.has_users() { users::missing_for_jails() } else { Some(self.to_string()) }
+    }
+
     /// Nothing of this process's: the root helper keeps machines apart.
     #[must_use]
     pub fn of_helper(socket: &Path) -> Self {

@@ -32,8 +32,8 @@ pub use boot::await_boot;
 pub use counters::{DeviceCounters, MachineCounters};
 pub use error::VmmError;
 pub use firecracker::{
-    Bucket, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning, HugePages, SnapshotMemory, Version,
-    installed_jailer, kvm_problem,
+    Bucket, FirecrackerDriver, FirecrackerOptions, FirecrackerTuning, HelperPrograms, HugePages, IsLent,
+    JailServer, JailServerOptions, SnapshotMemory, Version, installed_jailer, kvm_problem, serve_jail,
 };
 pub use isolation::{Identity, Isolation, IsolationOptions, Limits};
 pub use machine::{AgentStream, Capabilities, Driver, ExitKind, Machine, MachineExit, ProcessStatus};

@@ -18,6 +18,7 @@ use crate::{
     confine::Allowed,
     process::{Launcher, Process},
 };
+pub(crate) use serve::describe;
 pub use serve::{MonitorServer, serve_monitor};
 
 /// Where the root directories and devices of monitors are made.
@@ -45,6 +46,8 @@ pub(crate) struct Wanted {
     pub(crate) memory: u64,
     /// Processors of the guest.
     pub(crate) vcpus: u32,
+    /// Bytes in a second that are read from the disk that its directory is on, and that are written.
+    pub(crate) bandwidth: Option<u64>,
     /// Largest file that it may write, in bytes.
     pub(crate) max_file: u64,
 }

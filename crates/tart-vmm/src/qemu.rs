@@ -33,6 +33,9 @@ pub struct QemuOptions {
     pub acceleration: Acceleration,
     /// Socket of the root helper that starts it, if this process cannot give machines users itself.
     pub helper: Option<PathBuf>,
+    /// Bytes in a second that a machine of the helper's reads from disks, and that it writes. Others have limits of this in
+    /// [`MachineSpec::cgroup`].
+    pub disk_bandwidth: Option<u64>,
 }
 
 /// Starts machines on QEMU.
@@ -43,6 +46,7 @@ pub struct QemuDriver {
     acceleration: Acceleration,
     tsc_khz: u64,
     starter: Starter,
+    disk_bandwidth: Option<u64>,
 }
 
 impl QemuDriver {
@@ -56,8 +60,9 @@ impl QemuDriver {
         let tsc = tokio::task::spawn_blocking(host::tsc_khz).await;
         let tsc_khz =
             tsc.map_err(|e| VmmError::system("measure the processor's clock", std::io::Error::other(e)))?;
-        let starter = Starter::new(options.helper)?;
-        Ok(Self { binary, version, acceleration: options.acceleration, tsc_khz, starter })
+        let starter = Starter::new(options.helper.clone())?;
+        let QemuOptions { acceleration, disk_bandwidth, .. } = options;
+        Ok(Self { binary, version, acceleration, tsc_khz, starter, disk_bandwidth })
     }
 }
 

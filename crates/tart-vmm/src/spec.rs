@@ -10,7 +10,7 @@ use crate::{Identity, MachineDir, Snapshot, VmmError};
 const MIN_MEMORY: u64 = 96 << 20;
 
 /// Disks that a machine can have; the microvm machine has 24 slots for devices of all kinds.
-const MAX_DISKS: usize = 19;
+pub(crate) const MAX_DISKS: usize = 19;
 
 /// Longest name of a machine, in bytes.
 const MAX_ID: usize = 40;
@@ -69,6 +69,16 @@ pub enum Origin {
     /// those of that machine; images of disks and the host end of the network device need not. The agent has to be
     /// told which disks have other images.
     Snapshot(Snapshot),
+}
+
+impl Origin {
+    /// What it goes on from, if it does.
+    pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
+        match self {
+            Self::Snapshot(snapshot) => Some(snapshot),
+            Self::Boot | Self::Template => None,
+        }
+    }
 }
 
 /// A disk of a machine: a raw image.

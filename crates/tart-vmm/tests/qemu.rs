@@ -69,7 +69,9 @@ fn isolation() -> Isolation {
 }
 
 async fn driver(acceleration: Acceleration) -> QemuDriver {
-    QemuDriver::new(QemuOptions { binary: None, acceleration, helper: None }).await.unwrap()
+    QemuDriver::new(QemuOptions { binary: None, acceleration, helper: None, disk_bandwidth: None })
+        .await
+        .unwrap()
 }
 
 async fn fixture() -> Fixture {
@@ -436,7 +438,7 @@ async fn the_root_helper_starts_machines_for_others() {
     let socket = f.root.path().join("helper.sock");
     let program = f.driver.program().to_owned();
     let helper = |programs: Vec<PathBuf>| {
-        let server = Arc::new(MonitorServer::new(isolation(), programs).unwrap());
+        let server = Arc::new(MonitorServer::new(Arc::new(isolation()), programs).unwrap());
         let listener = tart_root_helper::Listener::bind(&socket, 0).unwrap();
         tokio::spawn(async move {
             let (connection, peer) = listener.accept().await.unwrap();
@@ -447,8 +449,12 @@ async fn the_root_helper_starts_machines_for_others() {
             tart_vmm::serve_monitor(&server, &connection, peer).await
         })
     };
-    let options =
-        || QemuOptions { binary: None, acceleration: Acceleration::Tcg, helper: Some(socket.clone()) };
+    let options = || QemuOptions {
+        binary: None,
+        acceleration: Acceleration::Tcg,
+        helper: Some(socket.clone()),
+        disk_bandwidth: Some(1 << 30),
+    };
     f.driver = QemuDriver::new(options()).await.unwrap();
 
     let refusing = helper(vec!["/usr/bin/other".into()]);

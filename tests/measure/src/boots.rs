@@ -138,5 +138,11 @@ async fn driver(boot: &BootAssets, run_dir: &RunDir) -> Result<QemuDriver> {
         })
     };
     let choice = choose(Accel::Auto, &probe, greet).await?;
-    Ok(QemuDriver::new(QemuOptions { binary: None, acceleration: choice.acceleration, helper: None }).await?)
+    Ok(QemuDriver::new(QemuOptions {
+        binary: None,
+        acceleration: choice.acceleration,
+        helper: None,
+        disk_bandwidth: None,
+    })
+    .await?)
 }

@@ -21,12 +21,14 @@ pub(super) static SECTIONS: &[Section] = &[
             unset(
                 "firecracker",
                 Kind::Path,
-                "The Firecracker program, 1.7 or later; without it TART_FIRECRACKER, then the search path",
+                "The Firecracker program, 1.7 or later; without it TART_FIRECRACKER, then that of the root helper or the search path",
             ),
             key(
                 "jailer",
                 Kind::Path,
-                Default::Words("TART_JAILER, then the one installed with Firecracker, for root"),
+                Default::Words(
+                    "TART_JAILER, then that of the root helper or, for root, the one installed with Firecracker",
+                ),
                 "Firecracker's jailer, which puts each VM's monitor into a jail as a user of its own; `none` for no jail",
             ),
             unset("cpu_template", Kind::Text, "Name of one of Firecracker's CPU templates, such as `T2`"),
@@ -70,7 +72,7 @@ pub(super) static SECTIONS: &[Section] = &[
                 "root_helper",
                 Kind::Path,
                 Default::Words("`/run/tart/root-helper.sock` if it is there and Tart is not root"),
-                "The socket of `tart root-helper`, which makes networks and users of VMs for a Tart that is not root",
+                "The socket of `tart root-helper`, which makes networks, users and jails of VMs for a Tart that is not root",
             ),
             with(
                 "accel",

@@ -9,10 +9,9 @@ use std::{
     time::Duration,
 };
 
-use serde::de::IgnoredAny;
 use tart_proto::time::scaled;
-use tart_root_helper::{Answer, Connection, HelperError, Open, Received};
-use tokio::{sync::Mutex, time::timeout};
+use tart_root_helper::{Connection, HelperError, Open, Received};
+use tokio::time::timeout;
 
 use super::{
     NAME,
@@ -65,7 +64,7 @@ impl Helper {
 
     async fn open(&self) -> Result<Line, NetError> {
         let connection = Connection::open(&self.socket, Open::Network).await?;
-        Ok(Line(Mutex::new(Calls { connection, unanswered: 0 })))
+        Ok(Line(tart_root_helper::Line::new(connection)))
     }
 
     /// The host of an answer, if it is that of this process: what guests do not reach is found out on one, and what
@@ -84,33 +83,7 @@ impl Helper {
 
 /// One guest's namespace at the helper's. It is removed when this is dropped.
 #[derive(Debug)]
-pub(super) struct Line(Mutex<Calls>);
-
-#[derive(Debug)]
-struct Calls {
-    connection: Connection,
-    /// Requests whose answers nobody waited for.
-    unanswered: usize,
-}
-
-impl Calls {
-    async fn call(&mut self, request: &Request) -> Result<Received<Given>, HelperError> {
-        while self.unanswered > 0 {
-            self.receive::<IgnoredAny>().await?;
-        }
-        self.connection.send(request, &[]).await?;
-        self.unanswered += 1;
-        let (answer, descriptors) = self.receive::<Answer<Given>>().await?;
-        Ok((answer.map_err(HelperError::Refused)?, descriptors))
-    }
-
-    /// Waits for the next answer, which counts whatever it is.
-    async fn receive<T: serde::de::DeserializeOwned>(&mut self) -> Result<Received<T>, HelperError> {
-        let received = self.connection.receive().await;
-        self.unanswered = self.unanswered.saturating_sub(1);
-        received
-    }
-}
+pub(super) struct Line(tart_root_helper::Line);
 
 impl Line {
     pub(super) async fn rule(&self, policy: Policy) -> Result<(), NetError> {
@@ -143,8 +116,7 @@ impl Line {
     }
 
     async fn call(&self, request: &Request) -> Result<Received<Given>, NetError> {
-        let call = async { self.0.lock().await.call(request).await };
-        let Ok(received) = timeout(scaled(LIMIT), call).await else {
+        let Ok(received) = timeout(scaled(LIMIT), self.0.call(request, &[])).await else {
             let late = io::Error::new(io::ErrorKind::TimedOut, "it does not answer in time");
             return Err(NetError::system("have the root helper work on a guest's network", late));
         };

@@ -1,9 +1,11 @@
 //! The root helper's side of guests' networks: it makes them for a runner without privileges.
 
+mod lent;
+
 use std::{
     fs::File,
     io::{Seek as _, Write as _},
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     time::Duration,
 };
@@ -25,7 +27,8 @@ use super::{
     space::Space,
     system,
 };
-use crate::NetError;
+use crate::{NetError, NicLink};
+use lent::{Lent, Loans};
 
 /// Requests that are carried out at once; each runs a program or a few.
 const MAX_AT_WORK: usize = 16;
@@ -59,6 +62,7 @@ pub struct NetworkServer {
     most: usize,
     guests: Semaphore,
     at_work: Semaphore,
+    loans: Loans,
 }
 
 impl NetworkServer {
@@ -76,7 +80,14 @@ impl NetworkServer {
         let taps = Pool::new(host.clone(), false, ready);
         taps.prove().await?;
         let (guests, at_work) = (Semaphore::new(most), Semaphore::new(MAX_AT_WORK));
-        Ok(Self { taps, named_taps: Pool::new(host, true, ready), most, guests, at_work })
+        let named_taps = Pool::new(host, true, ready);
+        Ok(Self { taps, named_taps, most, guests, at_work, loans: Loans::default() })
+    }
+
+    /// Whether a descriptor is the namespace of a guest that is connected, in which a monitor opens its tap device.
+    #[must_use]
+    pub fn has_lent(&self, namespace: BorrowedFd<'_>) -> bool {
+        self.loans.has(namespace)
     }
 
     fn describe(&self) -> Result<Described, NetError> {
@@ -99,7 +110,7 @@ pub async fn serve_network(connection: Connection, server: &NetworkServer) {
         }
         return;
     };
-    let mut guest = Guest { server, admission: Admission::default(), space: None };
+    let mut guest = Guest { server, admission: Admission::default(), space: None, lent: None };
     loop {
         let request = match connection.receive::<Request>().await {
             // No request comes with descriptors.
@@ -117,6 +128,7 @@ pub async fn serve_network(connection: Connection, server: &NetworkServer) {
             break;
         }
     }
+    drop(guest.lent);
     if let Some(space) = guest.space {
         space.remove().await;
     }
@@ -146,6 +158,8 @@ async fn answer(connection: &Connection, result: Outcome) -> Result<(), HelperEr
 struct Guest<'a> {
     server: &'a NetworkServer,
     admission: Admission,
+    /// Before the namespace, whose number may be another's afterwards.
+    lent: Option<Lent<'a>>,
     space: Option<Space>,
 }
 
@@ -165,7 +179,11 @@ impl Guest<'_> {
                 let space = self.space.insert(pool.take().await?);
                 let dns = space.take_dns()?;
                 let device = space.link.descriptor().try_clone();
-                let device = device.map_err(|e| NetError::system("pass a guest's network device on", e))?;
+                let failed = |e| NetError::system("pass a guest's network device on", e);
+                let device = device.map_err(failed)?;
+                if matches!(space.link, NicLink::Device { .. }) {
+                    self.lent = Some(self.server.loans.lend(&device).map_err(failed)?);
+                }
                 descriptors.extend([dns.udp.into(), dns.tcp.into(), device]);
                 return Ok((Given::Host(self.server.describe()?), descriptors));
             }
@@ -174,6 +192,7 @@ impl Guest<'_> {
             (Request::Hold(elements), Some(space)) => space.hand.hold(elements).await?,
             (Request::Counts, Some(space)) => descriptors.push(file_of(&space.hand.list().await?)?),
             (Request::Remove, Some(_)) => {
+                self.lent = None;
                 if let Some(space) = self.space.take() {
                     space.remove().await;
                 }

@@ -26,6 +26,11 @@ pub fn named(config: &MicroVm) -> Option<PathBuf> {
     config.jailer.clone().or_else(|| variable(JAILER))
 }
 
+/// Whether that is the word for no jail.
+pub(super) fn is_none(named: &Path) -> bool {
+    named == Path::new(NONE)
+}
+
 /// Why that is a risk, if there is no jail.
 pub(super) fn note(jailer: Option<&Path>) -> Option<String> {
     let bare = jailer.is_none() && rustix::process::geteuid().is_root();
@@ -36,7 +41,7 @@ pub(super) fn note(jailer: Option<&Path>) -> Option<String> {
 
 fn chosen(named: Option<PathBuf>, installed: impl FnOnce() -> Option<PathBuf>) -> Option<PathBuf> {
     match named {
-        Some(named) => Some(named).filter(|named| named != Path::new(NONE)),
+        Some(named) => Some(named).filter(|named| !is_none(named)),
         None => installed(),
     }
 }

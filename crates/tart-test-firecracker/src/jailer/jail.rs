@@ -88,7 +88,8 @@ impl Jail {
             return Err("the fake has neither `--daemonize` nor `--new-pid-ns`".to_owned());
         }
         // Into a group that is there already, it goes first of all.
-        if self.cgroup_version == 2 && self.cgroups.is_empty() {
+        let into_parent = self.cgroup_version == 2 && self.cgroups.is_empty();
+        if into_parent && !plan.stays {
             self.join_cgroup()?;
         }
         let root = &self.root;
@@ -109,7 +110,7 @@ impl Jail {
         let userfault = fs::read_to_string("/proc/misc").ok().and_then(|misc| userfault(&misc));
         self.limit()?;
         plan.reach(Stage::Limited)?;
-        if self.cgroup_version != 2 || !self.cgroups.is_empty() {
+        if !into_parent && !plan.stays {
             self.join_cgroup()?;
         }
         self.change_root().map_err(|e| format!("Failed to change the root directory: {e}"))?;

@@ -24,11 +24,13 @@ pub(crate) struct Plan {
     fails_after: Option<Stage>,
     /// After what it hangs.
     hangs_after: Option<Stage>,
+    /// It does not get into its control group.
+    pub(crate) stays: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { version: "1.16.1".to_owned(), fails_after: None, hangs_after: None }
+        Self { version: "1.16.1".to_owned(), fails_after: None, hangs_after: None, stays: false }
     }
 }
 

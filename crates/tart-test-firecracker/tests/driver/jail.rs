@@ -70,7 +70,7 @@ impl Scene {
 }
 
 /// Processes of a user that run.
-fn of_user(uid: u32) -> Vec<u32> {
+pub(super) fn of_user(uid: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let runs = |pid: &u32| {
@@ -83,13 +83,13 @@ fn of_user(uid: u32) -> Vec<u32> {
 }
 
 /// Words of a line of `/proc/PID/status`.
-fn status(pid: u32, key: &str) -> String {
+pub(super) fn status(pid: u32, key: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn same_file(one: &Path, other: &Path) -> bool {
+pub(super) fn same_file(one: &Path, other: &Path) -> bool {
     let [one, other] = [one, other].map(|path| path.metadata().unwrap());
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }

@@ -2,6 +2,10 @@
 
 /// Needs root.
 #[cfg(feature = "slow-tests")]
+mod helped;
+
+/// Needs root.
+#[cfg(feature = "slow-tests")]
 mod jail;
 
 /// Needs root, since not everybody may serve memory.
@@ -28,6 +32,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Scene {
     program: PathBuf,
     jailer: Option<PathBuf>,
+    /// The root helper's socket, which has the programs then.
+    helper: Option<PathBuf>,
     spec: MachineSpec,
     // In this order: what is inside goes first.
     machine_dir: MachineDir,
@@ -75,13 +81,14 @@ impl Scene {
             cgroup: None,
             origin: Origin::Boot,
         };
-        Self { program, jailer: None, spec, machine_dir, run_dir, root }
+        Self { program, jailer: None, helper: None, spec, machine_dir, run_dir, root }
     }
 
     async fn driver(&self, tuning: FirecrackerTuning) -> Result<FirecrackerDriver, VmmError> {
         FirecrackerDriver::new(FirecrackerOptions {
-            binary: Some(self.program.clone()),
-            jailer: self.jailer.clone(),
+            binary: self.helper.is_none().then(|| self.program.clone()),
+            jailer: self.jailer.clone().filter(|_| self.helper.is_none()),
+            helper: self.helper.clone(),
             tuning,
         })
         .await

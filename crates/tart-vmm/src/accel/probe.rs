@@ -44,6 +44,7 @@ pub(super) async fn boot(
         binary: Some(qemu.to_owned()),
         acceleration: Acceleration::Kvm,
         helper: probe.helper.map(Path::to_owned),
+        disk_bandwidth: None,
     };
     let driver = QemuDriver::new(options).await?;
     let mut dir = probe.run_dir.machine(NAME)?;

@@ -8,7 +8,10 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::{place::Place, requests::Request};
+use super::{
+    place::{Place, Socket, Unconnected},
+    requests::Request,
+};
 
 /// Most bytes of an answer that are read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -43,10 +46,11 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// Connects to the socket, by its name in Firecracker's directory.
-    pub(super) async fn connect(place: &Place, socket: &str) -> io::Result<Self> {
-        let stream = place.connect(socket).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    /// Connects to Firecracker, as soon as that is where it was put.
+    pub(super) async fn connect(place: &Place) -> Result<Self, Unconnected> {
+        let stream = place.connect(Socket::Api).await?;
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(|e| Unconnected::Absent(io::Error::other(e)))?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             // Requests see how it ends.

@@ -1,11 +1,6 @@
 //! A running Firecracker.
 
-use std::{
-    io,
-    os::{fd::AsRawFd as _, unix::net::UnixStream as StdUnixStream},
-    path::Path,
-    time::Duration,
-};
+use std::{io, os::unix::net::UnixStream as StdUnixStream, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use rustix::{
@@ -17,22 +12,21 @@ use tart_proto::time::scaled;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    FirecrackerDriver,
+    Bucket, FirecrackerDriver,
     api::{Api, ApiError},
+    ends::Listeners,
     exit,
     pages::{self, PageServer},
-    place::Place,
+    place::{Place, Unconnected},
     reports::{self, Reports},
-    requests::{self, Backend, Request, Saved},
-    setting::{Jail, Setting},
+    requests::{self, Request},
+    setting::{Started, Surroundings},
+    starter::Order,
     vsock::Vsock,
 };
 use crate::{
     AgentStream, DiskSpec, Machine, MachineCounters, MachineExit, MachineSpec, Origin, ProcessStatus,
-    Snapshot, VmmError,
-    process::{Launch, Namespace},
-    run_dir, spec,
-    supervised::Supervised,
+    Snapshot, VmmError, process::Namespace, run_dir, snapshot::MAX_STATE, spec, supervised::Supervised,
 };
 
 /// How long Firecracker may take until its API answers. Much less is usual, but the host may be busy.
@@ -56,15 +50,13 @@ pub(super) struct FirecrackerMachine {
     process: Supervised,
     reports: Reports,
     vsock: Vsock,
-    place: Place,
-    api_socket: &'static str,
+    /// With its jail, if it has one: dropped after the process, which is killed.
+    place: Arc<Place>,
     disks: Vec<DiskSpec>,
     /// Serves its memory, if it is served page by page.
     pages: Option<PageServer>,
     /// Bytes of memory, if it was started to be saved.
     template: Option<u64>,
-    /// Dropped after the process, which is killed.
-    jail: Option<Jail>,
 }
 
 /// Starts Firecracker and the guest.
@@ -89,69 +81,57 @@ pub(super) async fn start(
         return Err(VmmError::Spec { id: spec.id.clone(), reason });
     }
     let what = |what: &str| format!("{what} of virtual machine `{}`", spec.id);
-    let setting = Setting::prepare(driver, spec).await?;
-    let Setting { place, api_socket, jail, .. } = setting;
-    let inside = &setting.spec;
-    let requests = match &setting.saved {
+    let view = driver.starter.view(spec, driver.serves_pages()).await?;
+    let requests = match &view.saved {
         None => {
-            let requests = requests::before_start(inside, line, device, &driver.tuning, driver.features)?;
+            let requests = requests::before_start(&view.spec, line, device, &driver.tuning, driver.features)?;
             requests.into_iter().chain([Request::start()]).collect::<Vec<_>>()
         }
-        Some(saved) => requests::restore(inside, device, saved, driver.features)?,
+        Some(saved) => requests::restore(&view.spec, device, saved, driver.features)?,
     };
-
-    let second = place.try_clone().map_err(|e| VmmError::system(what("open the directory"), e))?;
-    let vsock = match spec.origin {
-        Origin::Boot | Origin::Template => Vsock::listen(second, jail.as_ref().map(|jail| jail.identity))
-            .map_err(|e| VmmError::system(what("make the socket"), e))?,
-        Origin::Snapshot(_) => Vsock::of_restored(second),
-    };
-    let listening = match (&spec.origin, &setting.saved) {
-        (Origin::Snapshot(snapshot), Some(Saved { memory: Backend::Uffd(_), .. })) => {
-            let listening = pages::Listening::new(&place, jail.as_ref().map(|jail| jail.identity), snapshot);
-            Some(listening.map_err(|e| VmmError::system(what("prepare to serve the memory"), e))?)
-        }
-        _ => None,
-    };
-    let reports = Reports::make(place.dir()).map_err(|e| VmmError::system(what("make pipes"), e))?;
     let requests: Vec<Request> = reports::requests().into_iter().chain(requests).collect();
     let (console, console_far) =
         StdUnixStream::pair().map_err(|e| VmmError::system(what("make a socket pair"), e))?;
-    let program = setting.program.display().to_string();
     let (stderr, said) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|e| VmmError::system(what("make a pipe"), e))?;
-    let launch = Launch {
-        program: setting.program,
-        args: setting.arguments,
-        dir: spec.run_dir.clone(),
-        inherit: setting.inherit.into_iter().map(|fd| (fd.clone(), fd.as_raw_fd())).collect(),
-        stdout: Some(console_far.into()),
-        stderr: said,
+    let surroundings = Surroundings {
+        console: console_far.into(),
+        said,
         network: namespace.map_or(Namespace::Runner, Namespace::Of),
-        user: None,
-        cgroup: None,
-        // It has its own filters and, with the jailer, nothing else to open.
-        places: None,
-        max_file: setting.max_file,
+        // The agent of a machine that goes on from another has reported already.
+        listeners: Listeners { agent: view.saved.is_none(), memory: view.is_served() },
     };
-    let launched = driver.launcher.launch(launch).await;
-    let process = launched.map_err(|e| VmmError::system(format!("run {program}"), e))?;
+    let saved = if is_template { spec.memory_bytes.max(MAX_STATE) } else { 0 };
+    let order = Order {
+        binary: &driver.binary,
+        spec,
+        view,
+        max_file: spec.largest_writable().max(saved),
+        bandwidth: driver.tuning.disk_bandwidth.map(in_a_second),
+        surroundings,
+    };
+    let Started { process, place, ends } = driver.starter.start(order).await?;
+    let place = Arc::new(place);
     run_dir::record(&spec.run_dir, process.pid())
         .map_err(|e| VmmError::system(what("record the process"), e))?;
 
     let watched = |e: io::Error| VmmError::system(what("watch the sockets"), e);
     let process = Supervised::new(process, console, stderr, exit::kind).map_err(watched)?;
-    let pages = listening.map(|listening| listening.serve(process.pid(), process.killer())).transpose();
+    let vsock = Vsock::new(place.clone(), ends.agent).map_err(watched)?;
+    let reports = Reports::read(ends.log, ends.metrics).map_err(watched)?;
+    let serve = |(listener, snapshot)| {
+        pages::Listening::new(listener, snapshot)?.serve(process.pid(), process.killer())
+    };
+    let pages = ends.memory.zip(spec.origin.snapshot()).map(serve).transpose();
     let pages = pages.map_err(|e| VmmError::system(what("serve the memory"), e))?;
     let template = is_template.then(|| spec.memory_mib() << 20);
     let (id, disks) = (spec.id.clone(), spec.disks.clone());
-    let machine =
-        FirecrackerMachine { id, process, reports, vsock, place, api_socket, disks, pages, template, jail };
+    let machine = FirecrackerMachine { id, process, reports, vsock, place, disks, pages, template };
 
     let limit = scaled(START_LIMIT).min(spec.boot_limit);
     let asked = tokio::select! {
         biased;
-        asked = machine.begin(&requests, limit) => asked,
+        asked = ask(&machine.place, &requests, limit) => asked,
         exit = machine.wait() => return Err(machine.ended(exit)),
     };
     let Err(error) = asked else { return Ok(machine) };
@@ -167,12 +147,18 @@ pub(super) async fn start(
     Err(VmmError::Control { id: spec.id.clone(), problem })
 }
 
+/// Tokens of a bucket in a second.
+fn in_a_second(bucket: Bucket) -> u64 {
+    bucket.size.saturating_mul(1000) / bucket.refill_ms.max(1)
+}
+
 /// Connects to the API and makes all requests.
-async fn ask(place: &Place, socket: &str, requests: &[Request], limit: Duration) -> Result<(), ApiError> {
+async fn ask(place: &Place, requests: &[Request], limit: Duration) -> Result<(), ApiError> {
     let deadline = Instant::now() + limit;
     let mut api = loop {
-        match Api::connect(place, socket).await {
+        match Api::connect(place).await {
             Ok(api) => break api,
+            Err(Unconnected::Astray(problem)) => return Err(ApiError::Astray(problem)),
             Err(error) if Instant::now() >= deadline => {
                 return Err(ApiError::Broken(format!(
                     "it cannot be reached within {} seconds: {error}",
@@ -202,17 +188,8 @@ impl FirecrackerMachine {
         VmmError::control(&self.id, problem)
     }
 
-    /// The first requests. Before them, nothing of the guest's has run.
-    async fn begin(&self, requests: &[Request], limit: Duration) -> Result<(), ApiError> {
-        ask(&self.place, self.api_socket, &[], limit).await?;
-        match self.jail.as_ref().and_then(|jail| jail.problem(self.pid())) {
-            Some(problem) => Err(ApiError::Astray(problem)),
-            None => ask(&self.place, self.api_socket, requests, limit).await,
-        }
-    }
-
     async fn call(&self, requests: &[Request]) -> Result<(), VmmError> {
-        let asked = ask(&self.place, self.api_socket, requests, CALL_LIMIT).await;
+        let asked = ask(&self.place, requests, CALL_LIMIT).await;
         asked.map_err(|error| self.control(error))
     }
 }
@@ -239,22 +216,15 @@ impl Machine for FirecrackerMachine {
         let saved = self.call(&requests::save()).await;
         self.kill().await;
         saved?;
-        // The memory's file is as large as the memory, and nobody needs it any more.
-        let [memory, state] = [requests::SAVED_MEMORY, requests::SAVED_STATE].map(|name| {
-            self.place.take(name).map_err(|e| VmmError::system("open what Firecracker saved", e))
-        });
-        let (memory, state) = (memory?, state?);
+        let taken = self.place.take().await;
+        let [memory, state] = taken.map_err(|e| VmmError::system("open what Firecracker saved", e))?;
         let taken = tokio::task::spawn_blocking(move || Snapshot::take_over(&memory, &state, memory_bytes));
         taken.await.map_err(|e| VmmError::system("read a saved machine", io::Error::other(e)))?
     }
 
     async fn insert_disk(&self, serial: &str, image: &Path) -> Result<(), VmmError> {
         let (position, disk) = spec::empty_disk(&self.id, &self.disks, serial)?;
-        let path = match (&self.jail, image.to_str()) {
-            (Some(jail), _) => jail.put_disk(&self.place, position, disk, image).await?,
-            (None, Some(path)) => path.to_owned(),
-            (None, None) => return Err(self.control("cannot be told a path that is not UTF-8")),
-        };
+        let path = self.place.put_disk(position, disk.read_only, image).await?;
         self.call(&[requests::insert(position, &path)]).await
     }
 

@@ -21,8 +21,7 @@ use std::{
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::place::Place;
-use crate::{Identity, Snapshot, process::Killer};
+use crate::{Snapshot, process::Killer};
 use userfault::Memory;
 
 /// Name of the socket in the machine's directory, which is Firecracker's working directory.
@@ -40,11 +39,10 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// Listens in a machine's directory, for a jailed Firecracker as its user.
-    pub(super) fn new(place: &Place, user: Option<Identity>, snapshot: &Snapshot) -> io::Result<Self> {
+    /// Serves whom a listener at [`SOCKET`] brings.
+    pub(super) fn new(listener: UnixListener, snapshot: &Snapshot) -> io::Result<Self> {
         let memory_bytes = snapshot.memory_bytes();
         let memory = Memory::map(snapshot.memory_reader()?, memory_bytes)?;
-        let listener = place.listen(SOCKET, user)?;
         Ok(Self { listener, memory, memory_bytes })
     }
 

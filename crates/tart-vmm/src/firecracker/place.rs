@@ -1,121 +1,185 @@
-//! The directory that a Firecracker works in. One in a jail owns the directory and may be its guest's by now, so nothing
-//! there is taken for what its name says: links are not followed, and files are looked at after they are open.
+//! Where a machine's Firecracker works, and what is done there while it runs: by this process, or by the root helper.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::{fs::lchown, net::UnixListener},
-    },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, openat2, unlinkat};
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
-use crate::{Identity, run_dir};
+use super::{
+    dir::Dir,
+    helped::Remote,
+    jail::{self, Furnishing},
+    requests,
+    setting::on_thread,
+};
+use crate::{Identity, VmmError};
 
-/// An open directory.
-#[derive(Debug)]
-pub(super) struct Place(OwnedFd);
+/// A socket that Firecracker listens at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Socket {
+    /// Its API.
+    Api,
+    /// Its guest's vsock.
+    Agent,
+}
 
-impl Place {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
-    }
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unconnected {
+    /// Nobody listens there, or not yet.
+    #[error(transparent)]
+    Absent(#[from] io::Error),
+    /// Firecracker is not where it was put, and must not run a guest.
+    #[error("{0}")]
+    Astray(String),
+}
 
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
-    }
-
-    pub(super) fn dir(&self) -> &OwnedFd {
-        &self.0
-    }
-
-    /// A path that always fits a socket address. Only for as long as the directory is nobody else's.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
-        run_dir::path_in(&self.0, name)
-    }
-
-    fn beneath(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        Ok(openat2(&self.0, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), resolve)?)
-    }
-
-    /// Connects to a socket below, and to no other of the host.
-    pub(super) async fn connect(&self, name: &str) -> io::Result<UnixStream> {
-        let socket = self.beneath(name, OFlags::PATH)?;
-        UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await
-    }
-
-    /// Listens at a new socket, to which a jailed program connects as its own user. Accepting does not wait. Only for as
-    /// long as the directory is nobody else's.
-    pub(super) fn listen(&self, name: &str, user: Option<Identity>) -> io::Result<UnixListener> {
-        let socket = self.path(name);
-        let listener = UnixListener::bind(&socket)?;
-        if let Some(Identity { uid, gid }) = user {
-            lchown(&socket, Some(uid), Some(gid))?;
+impl From<Unconnected> for io::Error {
+    fn from(error: Unconnected) -> Self {
+        match error {
+            Unconnected::Absent(error) => error,
+            Unconnected::Astray(problem) => Self::other(problem),
         }
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    }
-
-    /// Opens a file that was made here and removes its name.
-    pub(super) fn take(&self, name: &str) -> io::Result<File> {
-        // Without waiting for the other end of what is no file.
-        let opened = self.beneath(name, OFlags::RDONLY | OFlags::NONBLOCK);
-        let _absent = unlinkat(&self.0, name, AtFlags::empty());
-        let file = opened?;
-        if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("`{name}` is no file")));
-        }
-        Ok(file.into())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::{fs, io::Read as _, os::unix::fs::symlink};
+/// The place of a machine.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// On this host's file system, as this process sees it.
+    Here(Here),
+    /// With the root helper.
+    Helped(Remote),
+}
 
-    use tokio::net::UnixListener;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_link_out_of_the_place_leads_nowhere() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::create_dir_all(at("root/run")).unwrap();
-        let _outside = UnixListener::bind(at("socket")).unwrap();
-        let _inside = UnixListener::bind(at("root/run/socket")).unwrap();
-        symlink("../socket", at("root/link")).unwrap();
-        symlink("..", at("root/up")).unwrap();
-        let place = Place::open(&at("root")).unwrap();
-        place.connect("run/socket").await.unwrap();
-        for name in ["link", "up/socket", "../socket", "gone"] {
-            assert!(place.connect(name).await.is_err(), "{name}");
+impl Place {
+    /// Connects to a socket of the machine's, and to no other of the host.
+    pub(super) async fn connect(&self, socket: Socket) -> Result<UnixStream, Unconnected> {
+        match self {
+            Self::Here(here) => here.connect(socket).await,
+            Self::Helped(remote) => remote.connect(socket).await,
         }
     }
 
-    #[test]
-    fn only_a_file_is_taken() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::create_dir(at("root")).unwrap();
-        fs::write(at("secret"), "secret").unwrap();
-        fs::write(at("root/saved"), "saved").unwrap();
-        symlink("../secret", at("root/link")).unwrap();
-        let fifo = Mode::RUSR | Mode::WUSR;
-        rustix::fs::mknodat(rustix::fs::CWD, at("root/fifo"), FileType::Fifo, fifo, 0).unwrap();
-        let place = Place::open(&at("root")).unwrap();
-        let mut text = String::new();
-        place.take("saved").unwrap().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "saved");
-        for name in ["saved", "link", "fifo", "."] {
-            assert!(place.take(name).is_err(), "{name}");
+    /// Puts an image under a disk; its path as Firecracker sees it.
+    pub(super) async fn put_disk(
+        &self,
+        position: usize,
+        read_only: bool,
+        image: &Path,
+    ) -> Result<String, VmmError> {
+        let failed = |e: io::Error| VmmError::system(format!("put {} into a jail", image.display()), e);
+        let file = Furnishing::disk(position, image, read_only);
+        match self {
+            Self::Here(Here { jail: None, .. }) => image.to_str().map(str::to_owned).ok_or_else(|| {
+                let reason = io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8");
+                VmmError::system(format!("tell Firecracker of {}", image.display()), reason)
+            }),
+            Self::Here(here) => {
+                let name = file.name.to_string();
+                let opened = on_thread(move || file.map(jail::open)).await?.map_err(failed)?;
+                here.put(opened).await?.map_err(failed)?;
+                Ok(name)
+            }
+            Self::Helped(remote) => {
+                remote.put(&file).await.map_err(failed)?;
+                Ok(file.name.to_string())
+            }
         }
-        assert!(fs::read_dir(at("root")).unwrap().next().is_none(), "nothing stays");
+    }
+
+    /// The files of the memory and the state that Firecracker has saved, once.
+    pub(super) async fn take(&self) -> io::Result<[File; 2]> {
+        match self {
+            Self::Here(here) => here.take(),
+            Self::Helped(remote) => remote.take().await,
+        }
+    }
+}
+
+/// A directory in which this process has started a Firecracker.
+#[derive(Debug)]
+pub(super) struct Here {
+    dir: Dir,
+    api_socket: &'static str,
+    jail: Option<Jail>,
+    pid: u32,
+    /// It is known to be where it was put.
+    settled: AtomicBool,
+}
+
+impl Here {
+    pub(super) fn new(dir: Dir, api_socket: &'static str, jail: Option<Jail>, pid: u32) -> Self {
+        Self { dir, api_socket, jail, pid, settled: AtomicBool::new(false) }
+    }
+
+    /// Connects to a socket. Whoever gets a connection to the API gets it of a process that is where it was put.
+    pub(super) async fn connect(&self, socket: Socket) -> Result<UnixStream, Unconnected> {
+        let name = match socket {
+            Socket::Api => self.api_socket,
+            Socket::Agent => requests::VSOCK,
+        };
+        let stream = self.dir.connect(name).await?;
+        if socket == Socket::Api && !self.settled.load(Ordering::Relaxed) {
+            // The jailer has done its work, since Firecracker listens; nothing of the guest's has run.
+            if let Some(problem) = self.jail.as_ref().and_then(|jail| jail.problem(self.pid)) {
+                return Err(Unconnected::Astray(problem));
+            }
+            self.settled.store(true, Ordering::Relaxed);
+        }
+        Ok(stream)
+    }
+
+    /// Puts a file into the jail, if there is one.
+    pub(super) async fn put(&self, file: Furnishing<File>) -> Result<io::Result<()>, VmmError> {
+        let Some(Jail { identity, .. }) = self.jail else { return Ok(Ok(())) };
+        match self.dir.try_clone() {
+            Ok(dir) => on_thread(move || jail::put(&dir, identity, &file)).await,
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// What was saved.
+    pub(super) fn take(&self) -> io::Result<[File; 2]> {
+        // The memory's file is as large as the memory, and nobody needs its name any more.
+        let [memory, state] = [requests::SAVED_MEMORY, requests::SAVED_STATE].map(|name| self.dir.take(name));
+        Ok([memory?, state?])
+    }
+}
+
+/// A machine's jail; removed with all in it when dropped.
+#[derive(Debug)]
+pub(super) struct Jail {
+    pub(super) identity: Identity,
+    pub(super) cgroup: Option<PathBuf>,
+    pub(super) top: PathBuf,
+}
+
+impl Jail {
+    /// Why a process cannot go on: the jailer says nothing if there is no control group where it was told.
+    fn problem(&self, pid: u32) -> Option<String> {
+        let cgroup = self.cgroup.as_ref()?;
+        let members = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+        if members.lines().any(|member| member.parse() == Ok(pid)) {
+            return None;
+        }
+        Some(format!("is not in its control group {}", cgroup.display()))
+    }
+}
+
+impl Drop for Jail {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.top)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            // It is in the machine's directory, which is removed too.
+            tracing::debug!(path = %self.top.display(), %error, "cannot remove a jail yet");
+        }
     }
 }

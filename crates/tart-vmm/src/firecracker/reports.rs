@@ -7,7 +7,7 @@ mod counting;
 
 use std::{
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -20,8 +20,8 @@ use crate::{MachineCounters, console::Tail};
 use counting::Counting;
 
 /// Names of the pipes in the machine's directory, which is Firecracker's working directory.
-const LOG: &str = "firecracker.log";
-const METRICS: &str = "firecracker.metrics";
+pub(super) const LOG: &str = "firecracker.log";
+pub(super) const METRICS: &str = "firecracker.metrics";
 
 /// Kept of the log, in bytes.
 const LOG_TAIL: usize = 4 * 1024;
@@ -40,6 +40,19 @@ pub(super) fn flush() -> Request {
     Request::put("/actions", json!({ "action_type": "FlushMetrics" }))
 }
 
+/// Makes a pipe in the machine's directory, and opens its end.
+pub(super) fn make_pipe(dir: impl AsFd, name: &str) -> io::Result<OwnedFd> {
+    // A machine's directory may have been used before.
+    let _absent = unlinkat(&dir, name, AtFlags::empty());
+    mkfifoat(&dir, name, Mode::RUSR | Mode::WUSR)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let pipe = openat(&dir, name, flags, Mode::empty())?;
+    // A jailed Firecracker is another user, who reaches no directory but its own machine's. It opens pipes for
+    // reading too, so that opening never fails for want of a reader; it reads nothing.
+    fchmod(&pipe, Mode::from_raw_mode(0o666))?;
+    Ok(pipe)
+}
+
 /// The log and the metrics of a machine.
 #[derive(Debug)]
 pub(super) struct Reports {
@@ -49,10 +62,10 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Makes the pipes in the machine's directory and reads them from now on.
-    pub(super) fn make(dir: impl AsFd) -> io::Result<Self> {
-        let log = Arc::new(Pipe::make(&dir, LOG, Tail::new(LOG_TAIL))?);
-        let metrics = Arc::new(Pipe::make(&dir, METRICS, Counting::default())?);
+    /// Reads these pipes from now on.
+    pub(super) fn read(log: OwnedFd, metrics: OwnedFd) -> io::Result<Self> {
+        let log = Arc::new(Pipe::new(log, Tail::new(LOG_TAIL))?);
+        let metrics = Arc::new(Pipe::new(metrics, Counting::default())?);
         let mut readers = JoinSet::new();
         readers.spawn(log.clone().follow());
         readers.spawn(metrics.clone().follow());
@@ -101,15 +114,7 @@ struct Pipe<S> {
 }
 
 impl<S: Sink> Pipe<S> {
-    fn make(dir: impl AsFd, name: &str, sink: S) -> io::Result<Self> {
-        // A machine's directory may have been used before.
-        let _absent = unlinkat(&dir, name, AtFlags::empty());
-        mkfifoat(&dir, name, Mode::RUSR | Mode::WUSR)?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let pipe = openat(&dir, name, flags, Mode::empty())?;
-        // A jailed Firecracker is another user, who reaches no directory but its own machine's. It opens pipes for
-        // reading too, so that opening never fails for want of a reader; it reads nothing.
-        fchmod(&pipe, Mode::from_raw_mode(0o666))?;
+    fn new(pipe: OwnedFd, sink: S) -> io::Result<Self> {
         Ok(Self { receiver: Receiver::from_owned_fd(pipe)?, sink: Mutex::new(sink) })
     }
 
@@ -157,8 +162,14 @@ mod tests {
 
     fn reports() -> (tempfile::TempDir, Reports) {
         let dir = tempfile::tempdir().unwrap();
-        let reports = Reports::make(File::open(dir.path()).unwrap()).unwrap();
+        let reports = in_dir(dir.path());
         (dir, reports)
+    }
+
+    fn in_dir(dir: &std::path::Path) -> Reports {
+        let dir = File::open(dir).unwrap();
+        let [log, metrics] = [LOG, METRICS].map(|name| make_pipe(&dir, name).unwrap());
+        Reports::read(log, metrics).unwrap()
     }
 
     #[tokio::test]
@@ -205,6 +216,6 @@ mod tests {
     async fn a_directory_can_be_used_again() {
         let (dir, first) = reports();
         drop(first);
-        assert!(Reports::make(File::open(dir.path()).unwrap()).is_ok());
+        in_dir(dir.path());
     }
 }

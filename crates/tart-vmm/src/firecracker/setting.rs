@@ -1,4 +1,5 @@
-//! Where and how a machine's Firecracker is started: in a jail, or in the machine's directory as the runner's user.
+//! Where and how a machine's Firecracker is started by this process: in a jail, or in the machine's directory as the
+//! runner's user.
 
 use std::{
     ffi::OsString,
@@ -10,13 +11,16 @@ use std::{
 };
 
 use super::{
-    FirecrackerDriver,
-    jail::{self, Furnishing, Jailer},
-    pages,
-    place::Place,
-    requests::{self, Backend, Saved},
+    dir::Dir,
+    ends::{Ends, Listeners},
+    jail::{self, Furnishing, Inmate, Jailer},
+    place::{Here, Jail},
+    requests,
 };
-use crate::{DiskSpec, Identity, MachineSpec, Origin, VmmError, snapshot::MAX_STATE};
+use crate::{
+    Identity, VmmError,
+    process::{Launch, Launcher, Namespace, Process},
+};
 
 /// The API's socket in the directory of a machine without a jail.
 const API_SOCKET: &str = "api.sock";
@@ -24,85 +28,92 @@ const API_SOCKET: &str = "api.sock";
 /// Bytes of the image of disks without one.
 const EMPTY: u64 = 4096;
 
+/// A machine that is to be started.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subject<'a> {
+    /// Its name.
+    pub(super) id: &'a str,
+    /// Its directory.
+    pub(super) dir: &'a Path,
+    /// The largest file that it may write, in bytes.
+    pub(super) max_file: u64,
+}
+
 /// What a machine's Firecracker is started with.
 #[derive(Debug)]
 pub(super) struct Setting {
-    pub(super) program: PathBuf,
-    pub(super) arguments: Vec<OsString>,
-    pub(super) inherit: Vec<Arc<OwnedFd>>,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    inherit: Vec<Arc<OwnedFd>>,
     /// The largest file that what is started may write, in bytes.
-    pub(super) max_file: u64,
+    max_file: u64,
     /// Its working directory.
-    pub(super) place: Place,
+    dir: Dir,
     /// Name of the API's socket there.
-    pub(super) api_socket: &'static str,
-    /// The machine with paths as it sees them.
-    pub(super) spec: MachineSpec,
-    /// What it goes on from.
-    pub(super) saved: Option<Saved>,
-    pub(super) jail: Option<Jail>,
+    api_socket: &'static str,
+    jail: Option<Jail>,
+}
+
+/// What a process is started with besides.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    /// Its standard output, which is the guest's console.
+    pub(super) console: OwnedFd,
+    /// Its standard error.
+    pub(super) said: OwnedFd,
+    pub(super) network: Namespace,
+    pub(super) listeners: Listeners,
+}
+
+/// A process that was started, the place where it works, and the host's ends of what is there.
+#[derive(Debug)]
+pub(super) struct Started<P> {
+    pub(super) process: Process,
+    pub(super) place: P,
+    pub(super) ends: Ends,
 }
 
 impl Setting {
-    /// Prepares for a machine.
-    pub(super) async fn prepare(driver: &FirecrackerDriver, spec: &MachineSpec) -> Result<Self, VmmError> {
-        let template = matches!(spec.origin, Origin::Template);
-        let saved = if template { spec.memory_bytes.max(MAX_STATE) } else { 0 };
-        let max_file = spec.largest_writable().max(saved);
-        match &driver.jailer {
-            None => Self::free(driver, spec, max_file),
-            Some(jailer) => {
-                let (jailer, jailed, serves) = (jailer.clone(), spec.clone(), driver.serves_pages());
-                on_thread(move || Self::jailed(&jailer, &jailed, max_file, serves)).await?
-            }
-        }
-    }
-
-    fn free(driver: &FirecrackerDriver, spec: &MachineSpec, max_file: u64) -> Result<Self, VmmError> {
-        let what = |what: &str| format!("{what} of virtual machine `{}`", spec.id);
-        let mut inherit = Vec::new();
-        let saved = match &spec.origin {
-            Origin::Boot | Origin::Template => None,
-            Origin::Snapshot(snapshot) => {
-                let state = snapshot.state().map_err(|e| VmmError::system("open a saved machine", e))?;
-                let mut give = |file: Arc<OwnedFd>| {
-                    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-                    inherit.push(file);
-                    path
-                };
-                let memory = if driver.serves_pages() {
-                    Backend::Uffd(pages::SOCKET.to_owned())
-                } else {
-                    Backend::File(give(snapshot.memory()))
-                };
-                Some(Saved { memory, state: give(Arc::new(state)) })
-            }
-        };
-        let place =
-            Place::open(&spec.run_dir).map_err(|e| VmmError::system(what("open the directory"), e))?;
-        File::create(spec.run_dir.join(requests::EMPTY_DISK))
+    /// That of a machine without a jail.
+    pub(super) fn free(
+        binary: &Path,
+        subject: Subject<'_>,
+        inherit: Vec<Arc<OwnedFd>>,
+    ) -> Result<Self, VmmError> {
+        let Subject { id, dir, max_file } = subject;
+        let what = |what: &str| format!("{what} of virtual machine `{id}`");
+        let open = Dir::open(dir).map_err(|e| VmmError::system(what("open the directory"), e))?;
+        File::create(dir.join(requests::EMPTY_DISK))
             .and_then(|disk| disk.set_len(EMPTY))
             .map_err(|e| VmmError::system(what("make an empty disk"), e))?;
         Ok(Self {
-            program: driver.binary.clone(),
-            arguments: ["--id", &spec.id, "--api-sock", API_SOCKET].map(Into::into).to_vec(),
+            program: binary.to_owned(),
+            arguments: ["--id", id, "--api-sock", API_SOCKET].map(Into::into).to_vec(),
             inherit,
             max_file,
-            place,
+            dir: open,
             api_socket: API_SOCKET,
-            spec: spec.clone(),
-            saved,
             jail: None,
         })
     }
 
-    /// Blocks. `serves` says that memory is served page by page.
-    fn jailed(jailer: &Jailer, spec: &MachineSpec, max_file: u64, serves: bool) -> Result<Self, VmmError> {
-        let refuse = |reason: String| VmmError::Jail { id: spec.id.clone(), reason };
-        if let Some(reason) = jail::refuse_mount(&spec.run_dir) {
+    /// That of one in a jail, with a user and perhaps a control group of its own; `open` gives the open file of each that is
+    /// put there. Blocks.
+    pub(super) fn jailed<F>(
+        jailer: &Jailer,
+        subject: Subject<'_>,
+        (identity, cgroup): (Option<Identity>, Option<&Path>),
+        files: &[Furnishing<F>],
+        open: impl Fn(&F) -> io::Result<File>,
+    ) -> Result<Self, VmmError> {
+        let Subject { id, dir, max_file } = subject;
+        let refuse = |reason: String| VmmError::Jail { id: id.to_owned(), reason };
+        let nobody = || refuse("it has no user of its own; or set `jailer = \"none\"`".to_owned());
+        let identity = identity.ok_or_else(nobody)?;
+        if let Some(reason) = jail::refuse_mount(dir) {
             return Err(refuse(reason));
         }
-        let cgroup = match &spec.cgroup {
+        let below = match cgroup {
             None => None,
             Some(cgroup) => {
                 let mounts = fs::read_to_string("/proc/mounts")
@@ -111,94 +122,60 @@ impl Setting {
                 Some(jail::below_mount(&mounts, cgroup).ok_or_else(foreign)?)
             }
         };
-        let (saved, files) = match &spec.origin {
-            Origin::Boot | Origin::Template => (None, None),
-            Origin::Snapshot(snapshot) => {
-                // Beside the machine's directory, since they outlive the machine.
-                let [memory, state] = snapshot.files(spec.run_dir.parent().unwrap_or(&spec.run_dir))?;
-                let mut files = vec![Furnishing::shared(jail::STATE, &state)];
-                let memory = if serves {
-                    Backend::Uffd(pages::SOCKET.to_owned())
-                } else {
-                    files.insert(0, Furnishing::shared(jail::MEMORY, &memory));
-                    Backend::File(jail::MEMORY.to_owned())
-                };
-                (Some(Saved { memory, state: jail::STATE.to_owned() }), Some(files))
-            }
-        };
-        let plan = jail::plan(jailer, spec, cgroup.as_deref(), files, max_file)?;
-        let jail = Jail { identity: plan.identity, cgroup: spec.cgroup.clone(), top: plan.top.clone() };
-        let place = jail::make(&plan)?;
+        let inmate = Inmate { id, dir, identity, cgroup: below.as_deref(), max_file };
+        let plan = jail::plan(jailer, &inmate)?;
+        let jail = Jail { identity, cgroup: cgroup.map(Path::to_owned), top: plan.top.clone() };
+        let made = jail::make(&plan, files, open)?;
         Ok(Self {
             program: jailer.program.clone(),
             arguments: plan.arguments,
             inherit: Vec::new(),
             // The jailer copies Firecracker and sets the limit for that.
             max_file: u64::MAX,
-            place,
+            dir: made,
             api_socket: jail::API_SOCKET,
-            spec: plan.inside,
-            saved,
             jail: Some(jail),
         })
     }
-}
 
-/// A machine's jail; removed with all in it when dropped.
-#[derive(Debug)]
-pub(super) struct Jail {
-    pub(super) identity: Identity,
-    cgroup: Option<PathBuf>,
-    top: PathBuf,
-}
-
-impl Jail {
-    /// Puts an image under a disk; its path as the jailed program sees it.
-    pub(super) async fn put_disk(
-        &self,
-        place: &Place,
-        position: usize,
-        disk: &DiskSpec,
-        image: &Path,
-    ) -> Result<String, VmmError> {
-        let file = Furnishing::disk(position, image, disk.read_only);
-        let name = file.name.clone();
-        let failed = {
-            let what = format!("put {} into a jail", image.display());
-            move |e: io::Error| VmmError::system(what, e)
+    /// Makes the sockets and pipes, then starts the process.
+    pub(super) async fn launch(
+        self,
+        launcher: &Arc<Launcher>,
+        subject: Subject<'_>,
+        surroundings: Surroundings,
+    ) -> Result<Started<Here>, VmmError> {
+        let Surroundings { console, said, network, listeners } = surroundings;
+        let user = self.jail.as_ref().map(|jail| jail.identity);
+        let ends = Ends::make(&self.dir, user, listeners).map_err(|e| {
+            VmmError::system(format!("make the sockets of virtual machine `{}`", subject.id), e)
+        })?;
+        let program = self.program.display().to_string();
+        let launch = Launch {
+            program: self.program,
+            args: self.arguments,
+            dir: subject.dir.to_owned(),
+            inherit: self.inherit.into_iter().map(|fd| (fd.clone(), fd.as_raw_fd())).collect(),
+            stdout: Some(console),
+            stderr: said,
+            network,
+            user: None,
+            cgroup: None,
+            // It has its own filters and, with the jailer, nothing else to open.
+            places: None,
+            max_file: self.max_file,
         };
-        let identity = self.identity;
-        let put = match place.try_clone() {
-            Ok(place) => on_thread(move || jail::put(&place, identity, &file)).await?,
-            Err(error) => Err(error),
-        };
-        put.map_err(failed)?;
-        Ok(name)
-    }
-
-    /// Why a process cannot go on: the jailer says nothing if there is no control group where it was told.
-    pub(super) fn problem(&self, pid: u32) -> Option<String> {
-        let cgroup = self.cgroup.as_ref()?;
-        let members = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-        if members.lines().any(|member| member.parse() == Ok(pid)) {
-            return None;
-        }
-        Some(format!("is not in its control group {}", cgroup.display()))
+        let launched = launcher.launch(launch).await;
+        let process = launched.map_err(|e| VmmError::system(format!("run {program}"), e))?;
+        let place = Here::new(self.dir, self.api_socket, self.jail, process.pid());
+        Ok(Started { process, place, ends })
     }
 }
 
-impl Drop for Jail {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.top)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            // It is in the machine's directory, which is removed too.
-            tracing::debug!(path = %self.top.display(), %error, "cannot remove a jail yet");
-        }
-    }
-}
-
-async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, VmmError> {
+/// Does what blocks.
+pub(super) async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, VmmError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|e| VmmError::system("prepare a virtual machine", io::Error::other(e)))
 }

@@ -3,7 +3,7 @@
 //! The agent connects out once as it comes up: Firecracker then connects to `<socket>_<port>`, where the driver listens.
 //! Later streams are asked for at `<socket>` by the line `CONNECT <port>`.
 
-use std::{io, time::Duration};
+use std::{io, os::unix::net::UnixListener as StdUnixListener, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -12,8 +12,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{place::Place, requests::VSOCK};
-use crate::Identity;
+use super::{
+    place::{Place, Socket},
+    requests::VSOCK,
+};
 
 /// Port of the agent in the guest, and the one on the host that it reports to.
 const PORT: u32 = 1024;
@@ -27,24 +29,24 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Between two attempts: nothing says when the agent listens.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Name of the socket that the agent's report comes to.
+pub(super) fn reports() -> String {
+    format!("{VSOCK}_{PORT}")
+}
+
 /// The host's end of a machine's vsock.
 #[derive(Debug)]
 pub(super) struct Vsock {
-    place: Place,
+    place: Arc<Place>,
     /// Where the agent reports; only the first stream comes from there.
     reports: Mutex<Option<UnixListener>>,
 }
 
 impl Vsock {
-    /// Listens in a machine's directory for the agent's report, which a jailed Firecracker brings as its own user.
-    pub(super) fn listen(place: Place, user: Option<Identity>) -> io::Result<Self> {
-        let reports = UnixListener::from_std(place.listen(&format!("{VSOCK}_{PORT}"), user)?)?;
-        Ok(Self { place, reports: Mutex::new(Some(reports)) })
-    }
-
-    /// The vsock of a machine that goes on from another: its agent has reported already.
-    pub(super) fn of_restored(place: Place) -> Self {
-        Self { place, reports: Mutex::new(None) }
+    /// The vsock of a machine whose agent reports here; that of one that goes on from another has reported already.
+    pub(super) fn new(place: Arc<Place>, reports: Option<StdUnixListener>) -> io::Result<Self> {
+        let reports = reports.map(UnixListener::from_std).transpose()?;
+        Ok(Self { place, reports: Mutex::new(reports) })
     }
 
     /// The next stream: the agent's report if that was not taken, else a new connection. Waits for the agent for as
@@ -67,7 +69,7 @@ impl Vsock {
     }
 
     async fn dial(&self) -> io::Result<Option<UnixStream>> {
-        let mut stream = self.place.connect(VSOCK).await?;
+        let mut stream = self.place.connect(Socket::Agent).await?;
         match stream.write_all(format!("CONNECT {PORT}\n").as_bytes()).await {
             Err(error) if is_end(&error) => return Ok(None),
             written => written?,

@@ -18,6 +18,10 @@ use crate::VmmError;
 const NEEDED: [(u32, &str); 5] =
     [(0, "CAP_CHOWN"), (6, "CAP_SETGID"), (7, "CAP_SETUID"), (21, "CAP_SYS_ADMIN"), (27, "CAP_MKNOD")];
 
+/// What putting files into a jail that is another user's, connecting to that user's sockets, and naming files there takes besides.
+const NEEDED_FOR_JAILS: [(u32, &str); 3] =
+    [(1, "CAP_DAC_OVERRIDE"), (2, "CAP_DAC_READ_SEARCH"), (3, "CAP_FOWNER")];
+
 /// Whom a monitor runs as. No other process has the same user or group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -32,16 +36,25 @@ pub(super) fn missing(count: u32) -> Option<String> {
     if count == 0 {
         return Some("`uid_count` is 0".to_owned());
     }
+    without(&NEEDED)
+}
+
+/// Why this process cannot jail them, if it can have them run as users of their own.
+pub(super) fn missing_for_jails() -> Option<String> {
+    without(&NEEDED_FOR_JAILS)
+}
+
+fn without(needed: &[(u32, &'static str)]) -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let lacking: Vec<_> = lacking(&status).collect();
+    let lacking: Vec<_> = lacking(&status, needed).collect();
     (!lacking.is_empty()).then(|| format!("it takes root (here, {} is missing)", lacking.join(", ")))
 }
 
 /// The capabilities that a process's status (proc(5)) does not have.
-fn lacking(status: &str) -> impl Iterator<Item = &'static str> {
+fn lacking(status: &str, needed: &[(u32, &'static str)]) -> impl Iterator<Item = &'static str> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    NEEDED.into_iter().filter(move |(bit, _)| effective >> bit & 1 == 0).map(|(_, name)| name)
+    needed.iter().copied().filter(move |(bit, _)| effective >> bit & 1 == 0).map(|(_, name)| name)
 }
 
 /// The users.
@@ -130,7 +143,7 @@ mod tests {
 
     #[test]
     fn root_without_its_capabilities_is_told_what_is_missing() {
-        let names = |status: &str| lacking(status).collect::<Vec<_>>().join(" ");
+        let names = |status: &str| lacking(status, &NEEDED).collect::<Vec<_>>().join(" ");
         assert_eq!(names("Name:\tx\nCapEff:\t000001ffffffffff\n"), "");
         assert_eq!(names("CapEff:\t00000000a80425fb\n"), "CAP_SYS_ADMIN");
         for none in ["CapEff:\t0\n", "", "CapEff:\tx\n"] {

@@ -83,6 +83,11 @@ impl Handed {
         Ok(Self { places: places(wanted, &files), own, files })
     }
 
+    /// The directory that the monitor works in.
+    pub(super) fn dir(&self) -> Option<PathBuf> {
+        self.files.first().map(path_of)
+    }
+
     /// Makes the files that are to be the monitor's its user's.
     pub(super) fn give(&self, Identity { uid, gid }: Identity) -> io::Result<()> {
         self.own.iter().filter_map(|index| self.files.get(*index)).try_for_each(|file| {
@@ -101,11 +106,15 @@ fn places(wanted: &Wanted, files: &[OwnedFd]) -> Vec<Place> {
         .chain(std::iter::repeat_n(PlaceAccess::Write, wanted.allowed.write.len()));
     let named = paths(wanted).zip(files).skip(1);
     places.extend(named.zip(accesses).map(|((path, file), access)| Place {
-        from: PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
+        from: path_of(file),
         path: path.clone(),
         access,
     }));
     places
+}
+
+fn path_of(file: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 #[cfg(test)]

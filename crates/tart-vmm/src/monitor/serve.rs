@@ -29,13 +29,16 @@ const MAX_ARGUMENT: usize = 16 << 10;
 /// Most paths.
 const MAX_PATHS: usize = 128;
 
+/// Most bytes in a second.
+const MAX_BANDWIDTH: u64 = 1 << 44;
+
 /// Numbers that a monitor may inherit descriptors under.
 const NUMBERS: std::ops::RangeInclusive<i32> = 3..=1000;
 
 /// What monitors are started with.
 #[derive(Debug)]
 pub struct MonitorServer {
-    isolation: Isolation,
+    isolation: Arc<Isolation>,
     launcher: Arc<Launcher>,
     programs: Vec<PathBuf>,
 }
@@ -45,7 +48,7 @@ impl MonitorServer {
     ///
     /// # Errors
     /// [`VmmError::System`] if machines cannot have users of their own here.
-    pub fn new(isolation: Isolation, programs: Vec<PathBuf>) -> Result<Self, VmmError> {
+    pub fn new(isolation: Arc<Isolation>, programs: Vec<PathBuf>) -> Result<Self, VmmError> {
         if !isolation.has_users() {
             let reason = io::Error::new(io::ErrorKind::PermissionDenied, isolation.to_string());
             return Err(VmmError::system("give machines users of their own", reason));
@@ -65,7 +68,7 @@ impl MonitorServer {
         let mut descriptors = descriptors;
         let files = descriptors.split_off(wanted.numbers.len() + 1);
         let handed = Handed::new(&wanted, files, peer)?;
-        let limits = Limits::of(wanted.memory, 0, wanted.vcpus);
+        let limits = limits(&wanted, handed.dir());
         let confinement = self.isolation.confine(&wanted.machine, &limits);
         let held = Held(confinement.map_err(|error| describe(&error))?);
         let identity = held.0.identity().ok_or("machines have no users of their own here")?;
@@ -147,7 +150,10 @@ fn check(wanted: &Wanted, descriptors: usize, programs: &[PathBuf]) -> Result<()
     if !programs.contains(&wanted.program) {
         return Err(format!("{} is none of the programs that it may run", wanted.program.display()));
     }
-    let Wanted { args, allowed, numbers, .. } = wanted;
+    let Wanted { args, allowed, numbers, bandwidth, .. } = wanted;
+    if let Some(bytes) = bandwidth.filter(|bytes| !(1..=MAX_BANDWIDTH).contains(bytes)) {
+        return Err(format!("{bytes} bytes in a second are no bandwidth; it is from 1 to {MAX_BANDWIDTH}"));
+    }
     let long = |arg: &String| arg.len() > MAX_ARGUMENT || arg.contains('\0');
     if args.len() > MAX_ARGUMENTS || args.iter().any(long) {
         return Err("there are too many arguments, or too long ones".to_owned());
@@ -175,8 +181,14 @@ fn check(wanted: &Wanted, descriptors: usize, programs: &[PathBuf]) -> Result<()
     Ok(())
 }
 
+/// What a monitor may use of the host. Its directory is found by its descriptor.
+fn limits(wanted: &Wanted, dir: Option<PathBuf>) -> Limits {
+    let bandwidth = wanted.bandwidth.zip(dir);
+    Limits { bandwidth, ..Limits::of(wanted.memory, 0, wanted.vcpus) }
+}
+
 /// An error with its causes.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -113,6 +113,7 @@ pub(super) async fn start(
         kvm: driver.acceleration == Acceleration::Kvm,
         memory: spec.memory_bytes.saturating_add(driver.own_memory()),
         vcpus: spec.vcpus,
+        bandwidth: driver.disk_bandwidth,
         max_file: spec.largest_writable(),
     };
     let held = (spec.identity, spec.cgroup.clone());

@@ -16,10 +16,20 @@ const RECORD: &str = "process";
 /// How long a killed process may take to be gone, in seconds.
 const END_LIMIT: i64 = 30;
 
-/// Writes down which process serves a machine: its number, and what tells it from a later one of the same number.
+/// Writes down which process serves a machine: its number, and what tells it from a later one of the same number. Nothing
+/// about one that has ended already, which another than its parent sees as gone.
 pub(crate) fn record(machine: &Path, pid: u32) -> io::Result<()> {
-    let started = start_time(pid)?;
+    let started = match start_time(pid) {
+        Ok(started) => started,
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    };
     fs::write(machine.join(RECORD), format!("{pid} {started} {}\n", host::boot_id()))
+}
+
+/// The process ended between the opening of its file and the reading.
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
 /// Kills the process that a machine's directory names, if it still is that one, and waits for its end.
@@ -87,6 +97,16 @@ mod tests {
         for text in ["", "12", "12 34", "a b boot", "-1 2 boot"] {
             assert_eq!(parse(text, "boot"), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_process_that_is_gone_needs_no_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut gone = std::process::Command::new("/bin/true").spawn().unwrap();
+        gone.wait().unwrap();
+        record(dir.path(), gone.id()).unwrap();
+        assert_eq!(kill(dir.path()).unwrap(), None);
+        assert!(record(Path::new("/nonexistent"), std::process::id()).is_err());
     }
 
     #[test]

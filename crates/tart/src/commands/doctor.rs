@@ -44,7 +44,7 @@ pub(crate) async fn run(args: DoctorArgs, _globals: &Globals) -> anyhow::Result<
         config.driver = tart_config::Driver::Firecracker;
     }
     // Each line appears as soon as it is known: the last one boots a guest.
-    let quick = checks::quick(&config, args.user.as_deref());
+    let quick = checks::quick(&config, args.user.as_deref()).await;
     for check in &quick {
         failed |= show(check)?;
     }

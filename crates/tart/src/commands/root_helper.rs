@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tart_config::MicroVm;
 use tart_runner::root_helper::{RootHelperError, RootHelperOptions, serve};
-use tart_vmm::IsolationOptions;
+use tart_vmm::{IsolationOptions, JailServerOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Annotate as _, Exit};
@@ -27,6 +27,15 @@ pub(crate) struct RootHelperArgs {
     /// The QEMU that it starts; that of the search path without it
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
+    /// The Firecracker that it starts; that of the search path without it, if there is one
+    #[arg(long, value_name = "PATH")]
+    firecracker: Option<PathBuf>,
+    /// Its jailer, of the same release; the one that is installed with it without it
+    #[arg(long, value_name = "PATH")]
+    jailer: Option<PathBuf>,
+    /// Where jails are made: a directory that only root can change, best of the file system of images
+    #[arg(long, value_name = "DIR", default_value = tart_runner::root_helper::DEFAULT_JAILS)]
+    jails: PathBuf,
     /// First user and group that monitors run as
     #[arg(long, value_name = "ID", default_value_t = MicroVm::default().uid_base)]
     uid_base: u32,
@@ -40,7 +49,13 @@ pub(crate) struct RootHelperArgs {
 
 pub(crate) async fn run(args: RootHelperArgs) -> anyhow::Result<ExitCode> {
     let user = user(&args.user).exit(Exit::Usage)?;
-    let program = tart_vmm::find_qemu(args.qemu.as_deref()).exit(Exit::Host)?;
+    let needs_firecracker = args.firecracker.is_some() || args.jailer.is_some();
+    let qemu = match tart_vmm::find_qemu(args.qemu.as_deref()) {
+        Ok(qemu) => Some(qemu),
+        // It has something to start.
+        Err(_) if args.qemu.is_none() && needs_firecracker => None,
+        Err(error) => return Err(error).exit(Exit::Host),
+    };
     let options = RootHelperOptions {
         socket: args.socket.clone(),
         user,
@@ -50,7 +65,9 @@ pub(crate) async fn run(args: RootHelperArgs) -> anyhow::Result<ExitCode> {
             locks: tart_runner::root_helper::UID_LOCKS.into(),
             cgroup_parent: args.cgroup_parent,
         },
-        program,
+        qemu,
+        jails: JailServerOptions { firecracker: args.firecracker, jailer: args.jailer, dir: args.jails },
+        needs_firecracker,
         guests: usize::try_from(args.guests).unwrap_or(usize::MAX),
     };
     let listen = |kind| signal(kind).context("cannot listen for signals");

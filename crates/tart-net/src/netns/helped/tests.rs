@@ -1,4 +1,4 @@
-use tart_root_helper::Listener;
+use tart_root_helper::{Answer, Listener};
 
 use super::*;
 use crate::netns::host::Facts;

@@ -36,57 +36,70 @@ fn jailer() -> Jailer {
     Jailer::new("/opt/jailer".into(), "/opt/firecracker-v1.16.1".into()).unwrap()
 }
 
-fn shown(plan: &JailPlan) -> String {
-    let words: Vec<_> = plan.arguments.iter().map(|word| word.to_string_lossy()).collect();
-    let files = plan.files.iter().map(|file| format!("{} = {:?}\n", file.name, file.source));
-    format!("{}\n{}\n{}", plan.root.display(), words.join(" "), files.collect::<String>())
+fn inmate<'a>(spec: &'a MachineSpec, cgroup: Option<&'a Path>, max_file: u64) -> Inmate<'a> {
+    Inmate { id: &spec.id, dir: &spec.run_dir, identity: spec.identity.unwrap(), cgroup, max_file }
 }
 
-fn paths(plan: JailPlan) -> Vec<Option<PathBuf>> {
-    plan.inside.disks.into_iter().map(|disk| disk.path).collect()
+fn shown(plan: &JailPlan) -> String {
+    let words: Vec<_> = plan.arguments.iter().map(|word| word.to_string_lossy()).collect();
+    format!("{}\n{}", plan.root.display(), words.join(" "))
+}
+
+fn listed(files: &[Furnishing]) -> String {
+    files.iter().map(|file| format!("{} = {:?}\n", file.name, file.source)).collect()
+}
+
+fn paths(inside: MachineSpec) -> Vec<Option<PathBuf>> {
+    inside.disks.into_iter().map(|disk| disk.path).collect()
 }
 
 #[test]
 fn a_jail_holds_what_the_machine_needs_under_names_of_its_own() {
-    let plan = plan(&jailer(), &spec(), Some(Path::new("tart/job-1")), None, 20 << 30).unwrap();
+    let spec = spec();
+    let plan = plan(&jailer(), &inmate(&spec, Some(Path::new("tart/job-1")), 20 << 30)).unwrap();
     insta::assert_snapshot!(shown(&plan), @r#"
     /run/tart/job-1/firecracker-v1.16.1/job-1/root
     --id job-1 --exec-file /opt/firecracker-v1.16.1 --uid 60001 --gid 60002 --chroot-base-dir /run/tart/job-1 --cgroup-version 2 --parent-cgroup tart/job-1 --resource-limit fsize=21474836480
+    "#);
+    let (inside, files) = furnish(&spec, None);
+    insta::assert_snapshot!(listed(&files), @r#"
     kernel = Shared("/assets/vmlinux")
     initrd = Shared("/assets/initrd")
     disk0 = Shared("/assets/helper")
     disk1 = Own("/run/tart/job-1/scratch")
     disk2 = Empty { writable: false }
     "#);
-    assert_eq!((&*plan.inside.kernel, &*plan.inside.initrd), (Path::new("kernel"), Path::new("initrd")));
-    assert_eq!(paths(plan), ["disk0", "disk1", "disk2"].map(|path| Some(path.into())));
+    assert_eq!((&*inside.kernel, &*inside.initrd), (Path::new("kernel"), Path::new("initrd")));
+    assert_eq!(paths(inside), ["disk0", "disk1", "disk2"].map(|path| Some(path.into())));
 }
 
 #[test]
 fn a_saved_machine_finds_its_memory_and_its_disks_again() {
-    let file = |name, path| Furnishing::shared(name, Path::new(path));
-    let saved = Some(vec![file(MEMORY, "/r/snapshot.x/memory"), file(STATE, "/r/snapshot.x/state")]);
-    let plan = plan(&jailer(), &spec(), None, saved, 0).unwrap();
+    let spec = spec();
+    let plan = plan(&jailer(), &inmate(&spec, None, 0)).unwrap();
     insta::assert_snapshot!(shown(&plan), @r#"
     /run/tart/job-1/firecracker-v1.16.1/job-1/root
     --id job-1 --exec-file /opt/firecracker-v1.16.1 --uid 60001 --gid 60002 --chroot-base-dir /run/tart/job-1 --resource-limit fsize=65536
+    "#);
+    let file = |name, path| Furnishing::shared(name, Path::new(path));
+    let saved = vec![file(Name::Memory, "/r/snapshot.x/memory"), file(Name::State, "/r/snapshot.x/state")];
+    let (inside, files) = furnish(&spec, Some(saved));
+    insta::assert_snapshot!(listed(&files), @r#"
     snapshot.memory = Shared("/r/snapshot.x/memory")
     snapshot.state = Shared("/r/snapshot.x/state")
     disk0 = Shared("/assets/helper")
     disk1 = Own("/run/tart/job-1/scratch")
     disk2 = Empty { writable: false }
     "#);
-    assert_eq!(paths(plan), [Some("disk0".into()), Some("disk1".into()), None]);
+    assert_eq!(paths(inside), [Some("disk0".into()), Some("disk1".into()), None]);
 }
 
 #[test]
-fn nobody_is_jailed_as_root_or_as_nobody_in_particular() {
-    let refused = |identity| {
-        plan(&jailer(), &MachineSpec { identity, ..spec() }, None, None, 0).unwrap_err().to_string()
-    };
-    insta::assert_snapshot!(refused(None), @r#"virtual machine `job-1` cannot be jailed: it has no user of its own; or set `jailer = "none"`"#);
+fn nobody_is_jailed_as_root() {
+    let spec = spec();
     for (uid, gid) in [(0, 1), (1, 0)] {
-        assert!(refused(Some(Identity { uid, gid })).contains("is root"));
+        let inmate = Inmate { identity: Identity { uid, gid }, ..inmate(&spec, None, 0) };
+        assert!(plan(&jailer(), &inmate).unwrap_err().to_string().contains("is root"));
     }
     insta::assert_snapshot!(Jailer::new("/opt/jailer".into(), "/opt/fc".into()).unwrap_err(), @r#"cannot use `/opt/fc`: the jailer runs only programs with `firecracker` in their names: rename it, or set `jailer = "none"`"#);
 }

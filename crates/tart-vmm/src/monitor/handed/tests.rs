@@ -45,6 +45,7 @@ impl Scene {
             kvm: false,
             memory: 0,
             vcpus: 1,
+            bandwidth: None,
             max_file: 0,
         }
     }
@@ -74,6 +75,8 @@ fn what_is_handed_on_is_found_by_its_paths_and_given_away() {
         let inode = |path: &Path| fs::metadata(path).unwrap().ino();
         assert_eq!(inode(&place.from), inode(&place.path));
     }
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    assert_eq!(inode(&handed.dir().unwrap()), inode(&scene.at("mine")), "its disk is limited");
     handed.give(Identity { uid: 70_000, gid: 70_001 }).unwrap();
     let given = fs::metadata(scene.at("mine/scratch")).unwrap();
     assert_eq!((given.uid(), given.gid()), (70_000, 70_001));

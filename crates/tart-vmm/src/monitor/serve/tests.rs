@@ -15,6 +15,7 @@ fn wanted() -> Wanted {
         kvm: false,
         memory: 1 << 30,
         vcpus: 2,
+        bandwidth: Some(1 << 20),
         max_file: 1 << 30,
     }
 }
@@ -39,7 +40,20 @@ fn a_runner_gets_programs_and_paths_that_are_as_they_should_be() {
     insta::assert_snapshot!(refusal(|w| w.dir = "run/job-1".into()), @"`run/job-1` is no plain absolute path");
     insta::assert_snapshot!(refusal(|w| w.allowed.read.push("/assets/../etc".into())), @"`/assets/../etc` is no plain absolute path");
     insta::assert_snapshot!(refusal(|w| w.own.push("./x".into())), @"`./x` is no plain absolute path");
+    insta::assert_snapshot!(refusal(|w| w.bandwidth = Some(0)), @"0 bytes in a second are no bandwidth; it is from 1 to 17592186044416");
+    insta::assert_snapshot!(refusal(|w| w.bandwidth = Some(u64::MAX)), @"18446744073709551615 bytes in a second are no bandwidth; it is from 1 to 17592186044416");
     insta::assert_snapshot!(refusal(|w| w.allowed.write = vec!["/x".into(); MAX_PATHS]), @"there are too many paths");
+}
+
+#[test]
+fn disks_are_limited_as_the_runner_says_where_the_machines_directory_is() {
+    let dir = PathBuf::from("/proc/self/fd/7");
+    let limited = limits(&wanted(), Some(dir.clone()));
+    assert_eq!(
+        (limited.memory, limited.processors, limited.bandwidth),
+        (1 << 30, 3, Some((1 << 20, dir.clone())))
+    );
+    assert_eq!(limits(&Wanted { bandwidth: None, ..wanted() }, Some(dir)).bandwidth, None);
 }
 
 proptest! {

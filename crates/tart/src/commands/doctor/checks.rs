@@ -52,11 +52,17 @@ pub(super) fn configuration(path: &Path) -> (Check, MicroVm) {
 }
 
 /// What is seen at once. The service runs as `service`, or as who asks.
-pub(super) fn quick(config: &MicroVm, service: Option<&str>) -> Vec<Check> {
-    let mut checks = vec![user()];
+pub(super) async fn quick(config: &MicroVm, service: Option<&str>) -> Vec<Check> {
     let binary = firecracker_program(config);
     let firecracker = binary.is_some();
-    match binary.map(|binary| system::facts(config, binary, service)) {
+    let is_root = rustix::process::geteuid().is_root();
+    let jailed_by_helper = firecracker && tart_runner::root_helper_socket(config, is_root).is_some();
+    let mut checks = vec![user(!jailed_by_helper)];
+    let facts = match binary {
+        Some(binary) => Some(system::facts(config, binary, service).await),
+        None => None,
+    };
+    match facts {
         Some(Ok(facts)) => checks.extend(firecracker::findings(&facts, Wanted::of(config))),
         Some(Err(text)) => checks.push(Check::fail("service", text, "or name another by `--user`")),
         None => checks.push(program("qemu", "qemu-system-x86_64", "qemu-system-x86", true)),
@@ -77,7 +83,8 @@ pub(super) fn quick(config: &MicroVm, service: Option<&str>) -> Vec<Check> {
     checks
 }
 
-fn user() -> Check {
+/// Who asks. `opens_kvm` says that the runner itself opens the device.
+fn user(opens_kvm: bool) -> Check {
     let id = rustix::process::geteuid();
     let name = std::env::var("USER").unwrap_or_else(|_| "this user".to_owned());
     if id.is_root() {
@@ -85,7 +92,7 @@ fn user() -> Check {
     }
     let kvm = Path::new("/dev/kvm");
     let text = format!("{name} (uid {}), which is enough", id.as_raw());
-    if kvm.exists() && std::fs::OpenOptions::new().read(true).write(true).open(kvm).is_err() {
+    if opens_kvm && kvm.exists() && std::fs::OpenOptions::new().read(true).write(true).open(kvm).is_err() {
         let fix = format!("usermod --append --groups kvm {name}, then log in again");
         return Check::warn("user", format!("{text}, but /dev/kvm is not for this user"), fix);
     }

@@ -16,6 +16,8 @@ pub(super) struct Facts {
     pub(super) kvm_open: Option<Result<(), String>>,
     /// Whom the service runs as.
     pub(super) user: User,
+    /// The socket of the root helper that the service uses.
+    pub(super) helper: Option<PathBuf>,
     /// What Firecracker says of its version.
     pub(super) firecracker: Program,
     /// What the jailer says of its.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use tart_config::{HugePages, MicroVm, NetworkMode};
 
 use super::check::Check;
-use super::facts::{Cgroup, Device, Facts, Forwarding, Program, User};
+use super::facts::{Device, Facts, Forwarding, Program};
 use crate::output::bytes;
 
 /// Controllers that bound what a machine takes of the host.
@@ -29,9 +29,9 @@ impl Wanted {
     }
 
     /// Firecracker's guests have a tap device in a namespace, which only root makes, unless it is the relay or nothing.
-    fn taps(self, user: &User) -> bool {
+    fn taps(self, facts: &Facts) -> bool {
         match self.network {
-            NetworkMode::Auto => user.uid == 0,
+            NetworkMode::Auto => facts.user.uid == 0 || facts.helper.is_some(),
             mode => mode == NetworkMode::Netns,
         }
     }
@@ -39,13 +39,12 @@ impl Wanted {
 
 /// All findings, each of which is tested anew when the doctor runs again.
 pub(super) fn findings(facts: &Facts, wanted: Wanted) -> Vec<Check> {
-    let mut checks =
-        vec![cpu(facts), modules(facts), device(facts), access(facts), monitor(&facts.firecracker)];
+    let mut checks = vec![cpu(facts), modules(facts), device(facts), access(facts), monitor(facts)];
     checks.push(jailer(facts));
-    if wanted.taps(&facts.user) {
+    if wanted.taps(facts) {
         checks.extend([tun(facts), forwarding(facts), nft(&facts.nft)]);
     }
-    checks.push(cgroup(&facts.cgroup));
+    checks.push(cgroup(facts));
     checks.extend(huge_pages(facts, wanted));
     checks.extend([userfaultfd(facts), swap(facts.swap), ksm(facts.ksm), smt(facts.smt), uids(facts)]);
     checks
@@ -116,6 +115,9 @@ fn device(facts: &Facts) -> Check {
 fn access(facts: &Facts) -> Check {
     const WHAT: &str = "access";
     let Device::Present { mode, gid, .. } = facts.kvm else { return Check::wait(WHAT, "kvm") };
+    if let Some(helper) = &facts.helper {
+        return Check::ok(WHAT, format!("/dev/kvm is for the root helper ({})", helper.display()));
+    }
     let user = &facts.user.name;
     let why = "the service could not make guests";
     match &facts.kvm_open {
@@ -142,10 +144,16 @@ fn access(facts: &Facts) -> Check {
 }
 
 /// That Firecracker is there, and a version that Tart drives.
-fn monitor(program: &Program) -> Check {
+fn monitor(facts: &Facts) -> Check {
     const WHAT: &str = "monitor";
+    let program = &facts.firecracker;
     let name = program.path.display();
-    let fix = "install a release of Firecracker (1.16.1 or later is best), and set `firecracker` or TART_FIRECRACKER to its path";
+    let fix = if facts.helper.is_some() {
+        "install a release of Firecracker (1.16.1 or later is best), and start `tart root-helper` with `--firecracker` and \
+         its path"
+    } else {
+        "install a release of Firecracker (1.16.1 or later is best), and set `firecracker` or TART_FIRECRACKER to its path"
+    };
     let why = "it is the program that runs guests";
     let said = match &program.said {
         Ok(said) => said,
@@ -165,19 +173,26 @@ fn jailer(facts: &Facts) -> Check {
     let name = facts.jailer.path.display();
     let fix = "install the `jailer` of the same release beside `firecracker`";
     let why = "it gives each machine a user and a root directory of its own, should a guest break out of Firecracker";
+    // The root helper starts Firecracker in jails only.
+    let lack = if facts.helper.is_some() { Check::fail } else { Check::warn };
     let version = |program: &Program| tart_vmm::Version::parse(program.said.as_deref().ok()?);
     match (version(&facts.jailer), version(&facts.firecracker)) {
-        (None, _) => Check::warn(WHAT, format!("{name} does not run"), fix).because(why),
+        (None, _) => lack(WHAT, format!("{name} does not run"), fix.to_owned()).because(why),
         (Some(own), Some(other)) if own != other => {
             let text = format!("{name} is {own}, and Firecracker is {other}");
-            Check::warn(WHAT, text, fix).because("only those of one release are made for each other")
+            lack(WHAT, text, fix.to_owned()).because("only those of one release are made for each other")
+        }
+        (Some(own), _) if facts.helper.is_some() => {
+            Check::ok(WHAT, format!("jailer {own} ({name}), started by the root helper"))
         }
         (Some(own), _) if facts.user.uid != 0 => {
             let text = format!(
                 "jailer {own} ({name}) is for root only, and the service runs as {}",
                 facts.user.name
             );
-            Check::warn(WHAT, text, "run the service as root (tart-root.service)").because(why)
+            let fix =
+                "systemctl enable --now tart-root-helper, or run the service as root (tart-root.service)";
+            Check::warn(WHAT, text, fix).because(why)
         }
         (Some(own), _) => Check::ok(WHAT, format!("jailer {own} ({name})")),
     }
@@ -199,6 +214,9 @@ fn forwarding(facts: &Facts) -> Check {
     match facts.forwarding {
         Forwarding::On => Check::ok(WHAT, "this host forwards packets"),
         Forwarding::Possible => Check::ok(WHAT, "off, and switched on for guests' devices while they run"),
+        Forwarding::Fixed if facts.helper.is_some() => {
+            Check::ok(WHAT, "off, and switched on for guests' devices by the root helper")
+        }
         Forwarding::Fixed => {
             let fix = "sysctl --write net.ipv4.ip_forward=1, or run the service where /proc/sys/net can be written \
                        (as root; in a container: `--privileged`)";
@@ -217,8 +235,12 @@ fn nft(program: &Program) -> Check {
     }
 }
 
-fn cgroup(cgroup: &Cgroup) -> Check {
+fn cgroup(facts: &Facts) -> Check {
     const WHAT: &str = "cgroup";
+    if facts.helper.is_some() {
+        return Check::ok(WHAT, "divided by the root helper");
+    }
+    let cgroup = &facts.cgroup;
     let why = "nothing else bounds what the monitors of guests take of the host";
     if !cgroup.unified {
         let fix = "boot with `systemd.unified_cgroup_hierarchy=1` on the kernel's command line";

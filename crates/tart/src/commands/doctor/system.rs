@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::Access;
 use tart_config::MicroVm;
+use tart_vmm::{HelperPrograms, VmmError};
 
 use super::facts::{Cgroup, Cpu, Device, Facts, Forwarding, Program, User};
 
@@ -18,7 +19,11 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 ///
 /// # Errors
 /// There is no such user.
-pub(super) fn facts(config: &MicroVm, firecracker: PathBuf, user: Option<&str>) -> Result<Facts, String> {
+pub(super) async fn facts(
+    config: &MicroVm,
+    firecracker: PathBuf,
+    user: Option<&str>,
+) -> Result<Facts, String> {
     let (passwd, groups) = (read("/etc/passwd"), read("/etc/group"));
     let own = rustix::process::geteuid().as_raw();
     let user = match user {
@@ -33,6 +38,13 @@ pub(super) fn facts(config: &MicroVm, firecracker: PathBuf, user: Option<&str>) 
     let jailer = tart_runner::named_jailer(config)
         .or_else(|| tart_vmm::installed_jailer(&firecracker))
         .unwrap_or_else(|| firecracker.with_file_name("jailer"));
+    let helper = tart_runner::root_helper_socket(config, user.uid == 0);
+    let (firecracker, jailer) = match &helper {
+        // It listens to its user only, and has programs of its own.
+        Some(socket) if user.uid == own => of_helper(HelperPrograms::ask(socket).await),
+        _ => (program(firecracker), program(jailer)),
+    };
+    let userfaultfd = device(Path::new("/dev/userfaultfd"));
     let first = u64::from(config.uid_base);
     let mut taken_uids = accounts(&passwd);
     taken_uids.extend(subordinate(&read("/etc/subuid")));
@@ -45,8 +57,8 @@ pub(super) fn facts(config: &MicroVm, firecracker: PathBuf, user: Option<&str>) 
             .collect(),
         kvm,
         kvm_open,
-        firecracker: program(firecracker),
-        jailer: program(jailer),
+        firecracker,
+        jailer,
         nft: program("nft".into()),
         tun: device(Path::new("/dev/net/tun")),
         forwarding: forwarding(),
@@ -57,7 +69,10 @@ pub(super) fn facts(config: &MicroVm, firecracker: PathBuf, user: Option<&str>) 
         userfaultfd: user.uid == 0
             || read("/proc/sys/vm/unprivileged_userfaultfd").trim() == "1"
             || (user.uid == own && open("/dev/userfaultfd").is_ok())
-            || device(Path::new("/dev/userfaultfd")).is_for(&user),
+            || userfaultfd.is_for(&user)
+            // In jails it is their users'.
+            || helper.is_some() && userfaultfd.exists(),
+        helper,
         swap: swap(&read("/proc/meminfo")),
         ksm: read("/sys/kernel/mm/ksm/run").trim() == "1",
         smt: read("/sys/devices/system/cpu/smt/active").trim() == "1",
@@ -96,6 +111,22 @@ fn program(path: PathBuf) -> Program {
         Err(error) => Err(error.to_string()),
     };
     Program { path, said }
+}
+
+/// The programs that the root helper has, and what they say, or why it has none.
+fn of_helper(answer: Result<HelperPrograms, VmmError>) -> (Program, Program) {
+    match answer {
+        Ok(HelperPrograms { firecracker, version, jailer, problem }) => {
+            let said = problem.map_or_else(|| Ok(version.to_string()), Err);
+            (Program { path: firecracker, said: said.clone() }, Program { path: jailer, said })
+        }
+        Err(error) => {
+            let reason =
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            let missing = |name: &str| Program { path: name.into(), said: Err(reason.clone()) };
+            (missing("firecracker"), missing("jailer"))
+        }
+    }
 }
 
 /// Whether a file or directory can be written by who asks.
@@ -220,12 +251,12 @@ mod tests {
         assert_eq!(swap(""), 0);
     }
 
-    #[test]
-    fn this_host_has_facts() {
-        let facts = facts(&MicroVm::default(), "/nonexistent/firecracker".into(), None).unwrap();
+    #[tokio::test]
+    async fn this_host_has_facts() {
+        let facts = facts(&MicroVm::default(), "/nonexistent/firecracker".into(), None).await.unwrap();
         assert!(facts.firecracker.said.is_err());
         assert!(!facts.taken_uids.is_empty());
-        let error = super::facts(&MicroVm::default(), "x".into(), Some("no-such-user")).unwrap_err();
+        let error = super::facts(&MicroVm::default(), "x".into(), Some("no-such-user")).await.unwrap_err();
         insta::assert_snapshot!(error, @"there is no user no-such-user: make it with `systemd-sysusers` or `useradd --system no-such-user`");
     }
 }

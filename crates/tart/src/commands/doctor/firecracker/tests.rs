@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use super::super::facts::Cpu;
+use super::super::facts::{Cgroup, Cpu, User};
 use super::*;
 
 fn program(name: &str, said: &str) -> Program {
@@ -16,6 +16,7 @@ fn good() -> Facts {
         kvm: device,
         kvm_open: None,
         user: User { name: "root".into(), uid: 0, gids: vec![0] },
+        helper: None,
         firecracker: program("firecracker", "Firecracker v1.16.1\n"),
         jailer: program("jailer", "Jailer v1.16.1\n"),
         uids: 1_879_048_192..1_879_052_288,
@@ -227,6 +228,52 @@ fn what_the_configuration_does_not_use_is_not_asked_for() {
         !problems(&unprivileged, Wanted { network: NetworkMode::Auto, ..wanted() }).contains("/dev/net/tun")
     );
     assert!(problems(&facts, wanted()).contains("/dev/net/tun"));
+}
+
+#[test]
+fn with_a_root_helper_the_service_needs_no_right() {
+    let user = User { name: "tart".into(), uid: 990, gids: vec![980] };
+    let facts = Facts {
+        user,
+        helper: Some("/run/tart/root-helper.sock".into()),
+        kvm_open: Some(Err("Permission denied".into())),
+        forwarding: Forwarding::Fixed,
+        cgroup: Cgroup { unified: true, controllers: Vec::new(), writable: false },
+        ..good()
+    };
+    assert_eq!(problems(&facts, wanted()), "");
+    let auto = Wanted { network: NetworkMode::Auto, ..wanted() };
+    let text = render(&facts, auto);
+    let told: String =
+        text.lines().filter(|line| line.contains("helper")).map(|line| format!("{line}\n")).collect();
+    insta::assert_snapshot!(told, @"
+    ok    access     /dev/kvm is for the root helper (/run/tart/root-helper.sock)
+    ok    jailer     jailer 1.16.1 (/opt/jailer), started by the root helper
+    ok    forward    off, and switched on for guests' devices by the root helper
+    ok    cgroup     divided by the root helper
+    ");
+    let without =
+        Facts { jailer: Program { said: Err("gone".into()), ..facts.jailer.clone() }, ..facts.clone() };
+    insta::assert_snapshot!(problems(&without, auto), @"
+    fail  jailer     /opt/jailer does not run
+                     why: it gives each machine a user and a root directory of its own, should a guest break out of Firecracker
+                     fix: install the `jailer` of the same release beside `firecracker`
+    ");
+    let none = Program {
+        path: "firecracker".into(),
+        said: Err("the root helper: it does not start Firecracker".into()),
+    };
+    insta::assert_snapshot!(monitor(&Facts { firecracker: none, ..facts.clone() }).render(), @"
+    fail  monitor    firecracker does not run: the root helper: it does not start Firecracker
+                     why: it is the program that runs guests
+                     fix: install a release of Firecracker (1.16.1 or later is best), and start `tart root-helper` with `--firecracker` and its path
+    ");
+    let alone = Facts { helper: None, kvm_open: Some(Ok(())), ..facts };
+    insta::assert_snapshot!(jailer(&alone).render(), @"
+    warn  jailer     jailer 1.16.1 (/opt/jailer) is for root only, and the service runs as tart
+                     why: it gives each machine a user and a root directory of its own, should a guest break out of Firecracker
+                     fix: systemctl enable --now tart-root-helper, or run the service as root (tart-root.service)
+    ");
 }
 
 #[test]
