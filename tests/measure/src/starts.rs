@@ -10,7 +10,7 @@ use tart_test_gitlab::{JobSpec, JobState, ProjectHandle, Variable};
 
 use crate::bench::record::Record;
 use crate::load::Load;
-use crate::report::{line, quantile, row, seconds};
+use crate::report::{line, quantile, seconds};
 
 /// Machines whose memory is measured.
 const WAITING: usize = 4;
@@ -129,38 +129,80 @@ async fn job(scene: &Scene, project: &ProjectHandle) -> Result<u64> {
     Ok(job.id())
 }
 
-/// What machines that wait take of the host.
+/// What machines that wait take of the host, beside one that booted.
 async fn waiting() -> Result<()> {
-    let pool = |count: usize| format!("pool = {{ policy = [{{ idle_count = {count} }}] }}");
-    let scene = Scene::start(&Config::default().log_format("json").microvm(&pool(WAITING))).await;
+    let (booted, boot) = booted().await?;
+    let pool = format!("pool = {{ policy = [{{ idle_count = {WAITING} }}] }}");
+    let scene = Scene::start(&Config::default().log_format("json").microvm(&pool)).await;
     let mut tart = scene.run();
     ready(&tart, 1).await;
     let first = Instant::now();
     ready(&tart, WAITING).await;
     let each = first.elapsed() / u32::try_from(WAITING - 1)?;
-    let processes = scene.leftovers().processes;
-    let machines = processes.iter().filter(|(_, command)| command.contains("qemu-system"));
-    let memory: Vec<_> =
-        machines.map(|(pid, _)| rollup(*pid)).collect::<Option<_>>().context("a machine is gone")?;
+    let memory = machines(&scene)?;
     ensure!(memory.len() == WAITING, "{} machines wait, not {WAITING}", memory.len());
     tart.drain();
     ensure!(tart.wait(JOB).await.success(), "`tart run` failed:\n{}", tart.output());
-    let sum =
-        |key: &str| memory.iter().filter_map(|rollup| rollup.get(key)).sum::<u64>() / memory.len() as u64;
-    let (rss, pss) = (sum("Rss"), sum("Pss"));
-    let private = sum("Private_Clean") + sum("Private_Dirty");
+    let mean = |part: fn(&Memory) -> u64| memory.iter().map(part).sum::<u64>() / memory.len() as u64;
     line("");
-    line("| a machine that waits, one of 4 | measured | ratio | of what |");
-    line("| --- | ---: | ---: | --- |");
-    let of = |what: &str, kib: u64| {
-        let (mib, ratio) = (kib as f64 / 1024.0, kib as f64 / rss as f64);
-        line(&format!("| {what} | {mib:.0} MiB | {ratio:.3} | its resident memory |"));
+    line(&format!("| a machine that waits, one of {WAITING} | measured | a machine that booted | ratio |"));
+    line("| --- | ---: | ---: | ---: |");
+    let row = |what: &str, kib: u64, other: u64| {
+        let (mib, others) = (kib as f64 / 1024.0, other as f64 / 1024.0);
+        line(&format!("| {what} | {mib:.0} MiB | {others:.0} MiB | {:.3} |", mib / others));
     };
-    of("resident memory", rss);
-    of("memory of its own", private);
-    of("its share of all", pss);
-    row("made ready, one after the other", each, Duration::from_secs(1), "a second");
+    row("resident memory", mean(|memory| memory.resident), booted.resident);
+    row("of it, its own", mean(|memory| memory.own), booted.own);
+    row("of it, shared with the others", mean(|memory| memory.shared), booted.shared);
+    let per_second = |time: Duration| 1.0 / time.as_secs_f64();
+    line(&format!(
+        "| starts in a second, one after the other | {:.2} | {:.2} | {:.3} |",
+        per_second(each),
+        per_second(boot),
+        per_second(each) / per_second(boot)
+    ));
     Ok(())
+}
+
+/// What a machine that booted takes while it runs a job, and how long it booted.
+async fn booted() -> Result<(Memory, Duration)> {
+    let scene = Scene::start(&Config::default().log_format("json").microvm("snapshots = false")).await;
+    let project = scene.server.create_project("group/starts").await;
+    project.commit_file("a.txt", "1\n").await;
+    let mut tart = scene.run();
+    // The first one fills the host's memory.
+    job(&scene, &project).await?;
+    let spec = JobSpec::of(&project, ["echo it runs", "sleep 1000"]);
+    let job = scene.server.enqueue(spec.variable(Variable::new("GIT_STRATEGY", "none"))).await;
+    job.wait_log_contains("\nit runs", JOB).await;
+    let memory = machines(&scene)?.pop().context("the machine is gone")?;
+    job.cancel();
+    job.wait_finished(JOB).await;
+    tart.drain();
+    ensure!(tart.wait(JOB).await.success(), "`tart run` failed:\n{}", tart.output());
+    let record = Record::find(&tart.output(), job.id());
+    Ok((memory, record.and_then(|record| record.spawn_to_ready).context("its boot was not recorded")?))
+}
+
+/// What a process has of the host's memory, in KiB.
+#[derive(Debug)]
+struct Memory {
+    resident: u64,
+    own: u64,
+    shared: u64,
+}
+
+/// The memory of a scene's machines.
+fn machines(scene: &Scene) -> Result<Vec<Memory>> {
+    let processes = scene.leftovers().processes;
+    let machines = processes.iter().filter(|(_, command)| command.contains("qemu-system"));
+    let memory = |(pid, _): &(i32, String)| {
+        let rollup = rollup(*pid)?;
+        let sum = |keys: &[&str]| keys.iter().filter_map(|key| rollup.get(*key)).sum();
+        let own = sum(&["Private_Clean", "Private_Dirty", "Private_Hugetlb"]);
+        Some(Memory { resident: sum(&["Rss"]), own, shared: sum(&["Shared_Clean", "Shared_Dirty"]) })
+    };
+    machines.map(memory).collect::<Option<_>>().context("a machine is gone")
 }
 
 /// A process's memory in KiB.
