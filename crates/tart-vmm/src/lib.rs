@@ -15,6 +15,7 @@ mod console;
 mod counters;
 mod error;
 mod firecracker;
+mod handle;
 mod host;
 mod isolation;
 mod machine;

@@ -7,8 +7,10 @@ mod serve;
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    os::unix::net::UnixStream as StdUnixStream,
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };

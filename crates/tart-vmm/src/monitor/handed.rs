@@ -8,7 +8,9 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, chownat, fstat, open as open_file},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, chownat, fstat, open as open_file},
+    io::Errno,
+    mount::{OpenTreeFlags, open_tree},
     process::{Gid, Uid},
 };
 use tart_root_helper::Peer;
@@ -17,6 +19,7 @@ use super::Wanted;
 use crate::{
     Identity,
     confine::{Place, PlaceAccess},
+    handle,
 };
 
 /// The directory that a machine works in comes first, then what it may open.
@@ -80,6 +83,10 @@ impl Handed {
             }
             own.push(index);
         }
+        let files = named.iter().zip(files).map(|(path, file)| {
+            bindable(file).map_err(|error| format!("cannot find {} again: {error}", path.display()))
+        });
+        let files = files.collect::<Result<Vec<_>, _>>()?;
         Ok(Self { places: places(wanted, &files), own, files })
     }
 
@@ -111,6 +118,17 @@ fn places(wanted: &Wanted, files: &[OwnedFd]) -> Vec<Place> {
         access,
     }));
     places
+}
+
+/// The same file by a mount of this process's, which alone can be bound elsewhere: a runner that is a service of systemd has
+/// others.
+fn bindable(file: OwnedFd) -> io::Result<OwnedFd> {
+    let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    match open_tree(CWD, path_of(&file), copy) {
+        Err(Errno::INVAL) => handle::by_own_mount(&file),
+        Ok(_) => Ok(file),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn path_of(file: &OwnedFd) -> PathBuf {

@@ -92,11 +92,12 @@ fn setting(unit: &str, key: &str) -> String {
     values.join(" ")
 }
 
-/// A command with the user and the capabilities that a unit gives, without its program.
+/// A command with the user and the capabilities that a unit gives, and with mounts of its own, without its program.
 pub(crate) fn bounded(unit: &str, user: u32) -> tokio::process::Command {
     let bounds = setting(unit, "CapabilityBoundingSet").to_lowercase();
     let bounds: Vec<String> = bounds.split_whitespace().map(|name| name.replace("cap_", ",+")).collect();
-    let mut command = tokio::process::Command::new("setpriv");
+    let mut command = tokio::process::Command::new("unshare");
+    command.args(["--mount", "setpriv"]);
     command.args([format!("--reuid={user}"), format!("--regid={user}")]);
     command.args(["--clear-groups", "--no-new-privs", "--inh-caps=-all"]);
     command.args([format!("--bounding-set=-all{}", bounds.concat()), "--".to_owned()]);

@@ -1,7 +1,5 @@
 //! Making a jail, and putting files into it.
 
-mod handle;
-
 use std::{
     fs::{DirBuilder, File, Permissions},
     io::{self, Read as _, Seek as _, SeekFrom},
@@ -21,7 +19,7 @@ use rustix::{
 };
 
 use super::{Furnishing, JailPlan, Source};
-use crate::{Identity, VmmError, firecracker::dir::Dir};
+use crate::{Identity, VmmError, firecracker::dir::Dir, handle};
 
 /// Bytes of a disk without an image.
 const EMPTY: u64 = 4096;
@@ -121,7 +119,7 @@ fn link(source: &File, dir: &Dir, name: &str) -> io::Result<bool> {
     if link_of_mount(source, dir, name)? {
         return Ok(true);
     }
-    match handle::by_mount_of(dir, source) {
+    match handle::by_mount_of(dir.dir(), source) {
         Ok(same) => link_of_mount(&same, dir, name),
         // Another file system, or one without handles, or the right to use them is missing.
         Err(_) => Ok(false),

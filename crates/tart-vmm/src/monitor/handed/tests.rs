@@ -83,6 +83,32 @@ fn what_is_handed_on_is_found_by_its_paths_and_given_away() {
 }
 
 #[test]
+fn what_is_of_mounts_of_another_namespace_is_found_again() {
+    let scene = Scene::new();
+    let mut wanted = scene.wanted(&["image"], &["mine/scratch"]);
+    // As a service of systemd opens them.
+    let open_elsewhere = || {
+        #[expect(unsafe_code, reason = "descriptors that threads share could be unshared by it")]
+        // SAFETY: the flag is not about descriptors.
+        unsafe {
+            rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS).unwrap();
+        }
+        open(&mut wanted).unwrap()
+    };
+    let files = std::thread::scope(|scope| scope.spawn(open_elsewhere).join().unwrap());
+    let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let bound = |file: &OwnedFd| open_tree(CWD, path_of(file), copy);
+    assert_eq!(bound(&files[0]).unwrap_err(), Errno::INVAL, "they are of this namespace");
+    let handed = Handed::new(&wanted, files, PEER).unwrap();
+    for (file, name) in handed.files.iter().zip(["mine", "image", "mine", "mine/scratch"]) {
+        bound(file).unwrap();
+        assert_eq!(fstat(file).unwrap().st_ino, fs::metadata(scene.at(name)).unwrap().ino(), "{name}");
+    }
+    handed.give(Identity { uid: 70_000, gid: 70_001 }).unwrap();
+    assert_eq!(fs::metadata(scene.at("mine/scratch")).unwrap().uid(), 70_000);
+}
+
+#[test]
 fn what_is_not_the_peers_is_not_given_away() {
     let scene = Scene::new();
     insta::assert_snapshot!(scene.refused(scene.wanted(&[], &["image"])), @"DIR/image is no file that is the runner's alone");
