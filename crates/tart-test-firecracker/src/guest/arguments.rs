@@ -158,12 +158,17 @@ impl Described {
         add("-m", format!("{memory}M"));
         add("-object", format!("memory-backend-memfd,id=ram,size={memory}M,share=on,seal=off"));
         add("-smp", vcpus.to_string());
-        add("-kernel", text(boot, "kernel_image_path").to_owned());
-        let initrd = text(boot, "initrd_path");
-        if !initrd.is_empty() {
-            add("-initrd", initrd.to_owned());
+        if loads {
+            // What a kernel was booted from is not there any more.
+            add("-incoming", "defer".to_owned());
+        } else {
+            add("-kernel", text(boot, "kernel_image_path").to_owned());
+            let initrd = text(boot, "initrd_path");
+            if !initrd.is_empty() {
+                add("-initrd", initrd.to_owned());
+            }
+            add("-append", line);
         }
-        add("-append", line);
         add("-chardev", format!("socket,id=qmp,fd={}", inherited.qmp));
         add("-mon", "chardev=qmp,mode=control".to_owned());
         add("-chardev", "stdio,id=console,signal=off".to_owned());
@@ -204,9 +209,6 @@ impl Described {
         if self.one("/entropy").is_some() {
             add("-object", "rng-builtin,id=rng".to_owned());
             add("-device", "virtio-rng-device,rng=rng".to_owned());
-        }
-        if loads {
-            add("-incoming", "defer".to_owned());
         }
         Ok(arguments)
     }

@@ -7,7 +7,6 @@ use std::{
         fd::{AsRawFd as _, OwnedFd},
         unix::net::UnixStream as StdUnixStream,
     },
-    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
@@ -127,7 +126,7 @@ impl Qemu {
 fn spawn(arguments: &[String], inherit: Vec<OwnedFd>, memory: i32) -> io::Result<Child> {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).env("LD_PRELOAD", SHIM_NAME).env("TART_STANDIN_MEMORY", memory.to_string());
-    command.stdin(Stdio::null()).kill_on_drop(true);
+    command.kill_on_drop(true);
     let prepare = move || {
         // It does not outlive this process, which may be killed.
         set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -40,8 +40,9 @@ const DIRECTORIES: [&str; 4] = ["/", "/dev", "/dev/net", "/run"];
 const DEVICES: [(&str, u32, u32); 3] =
     [("/dev/net/tun", 10, 200), ("/dev/kvm", 10, 232), ("/dev/urandom", 1, 9)];
 
-/// Where the fake Firecracker has its libraries.
-const LIBRARIES: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
+/// Where the fake Firecracker has its libraries, and the stand-in QEMU and its firmware.
+const LIBRARIES: [&str; 7] =
+    ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/bin", "/usr/share/qemu", "/usr/share/seabios"];
 
 /// Closes everything but the standard descriptors.
 pub(crate) fn close_descriptors() -> Result<(), String> {
