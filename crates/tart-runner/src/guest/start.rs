@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tart_guest::{Guest, Relay};
 use tart_net::RelayTargets;
 use tart_proto::message::Hello;
-use tart_vmm::{Driver, Machine, MachineSpec, Snapshot, VmmError, await_boot};
+use tart_vmm::{Driver, Machine, MachineSpec, Origin, Snapshot, VmmError, await_boot};
 use tokio::time::Instant;
 
 use super::{layout, rehearsal};
@@ -53,15 +53,40 @@ pub(super) async fn start(
 ) -> Result<Started, VmmError> {
     let begin = Instant::now();
     let machine = driver.start(spec).await?;
+    let restored = matches!(spec.origin, Origin::Snapshot(_));
     let connect = async {
-        let stream = machine.connect_agent().await.map_err(|error| error.to_string())?;
-        // The limit is the boot's; its error also shows the console.
-        Guest::connect(stream, relay, spec.boot_limit.saturating_mul(2))
-            .await
-            .map_err(|error| error.to_string())
+        let mut attempts = if restored { RECONNECTS } else { 0 };
+        loop {
+            match connect(&*machine, relay.clone(), spec.boot_limit, restored).await {
+                Err(error) if attempts > 0 => tracing::debug!(error, "the agent is connected to again"),
+                connected => return connected,
+            }
+            attempts -= 1;
+        }
     };
     let (guest, hello) = await_boot(&*machine, spec.boot_limit, connect).await?;
     Ok(Started { guest, machine, hello, took: begin.elapsed() })
+}
+
+/// How often a connection to a guest that goes on from a snapshot is made anew. The guest is told that all its connections
+/// are gone, and may hear of the first new one before it hears of that.
+const RECONNECTS: u32 = 3;
+
+async fn connect(
+    machine: &dyn Machine,
+    relay: Arc<dyn Relay>,
+    limit: Duration,
+    restored: bool,
+) -> Result<(Guest, Hello), String> {
+    let stream = machine.connect_agent().await.map_err(|error| error.to_string())?;
+    // The limit is the boot's; its error also shows the console.
+    let (guest, hello) =
+        Guest::connect(stream, relay, limit.saturating_mul(2)).await.map_err(|error| error.to_string())?;
+    if restored {
+        // By its answer the guest has handled all that waited for it when it went on.
+        guest.ping().await.map_err(|error| error.to_string())?;
+    }
+    Ok((guest, hello))
 }
 
 /// Boots a guest that is for no job, mounts and runs what every job needs, and saves it.
