@@ -5,6 +5,10 @@ use crate::{Acceleration, VmmError};
 /// Longest command line that an x86 kernel takes, with its final zero.
 const MAX_LEN: usize = 2048;
 
+/// What Firecracker adds to it: `pci=off`, and for each of at most 17 devices up to 36 bytes that say where it is. It refuses
+/// a device that has no room there.
+const FIRECRACKER_ADDS: usize = 8 + 17 * 36;
+
 /// The kernel's number of the feature `cx16`, which older kernels do not know by name.
 const CX16: u32 = 4 * 32 + 13;
 
@@ -74,7 +78,7 @@ pub(crate) fn qemu(
             }
         }
     }
-    with_extra(words, extra)
+    with_extra(words, extra, MAX_LEN)
 }
 
 /// The command line of a guest on Firecracker.
@@ -97,20 +101,26 @@ pub(crate) fn firecracker(extra: &[String]) -> Result<String, VmmError> {
         "no_timer_check",
         "tart.transport=vsock",
     ];
-    with_extra(words.map(str::to_owned).into(), extra)
+    with_extra(words.map(str::to_owned).into(), extra, MAX_LEN - FIRECRACKER_ADDS)
 }
 
-fn with_extra(mut words: Vec<String>, extra: &[String]) -> Result<String, VmmError> {
+/// `max` is the first length that is too long.
+fn with_extra(mut words: Vec<String>, extra: &[String], max: usize) -> Result<String, VmmError> {
     for word in extra {
         check(word)?;
         words.push(word.clone());
     }
     let line = words.join(" ");
-    if line.len() < MAX_LEN {
+    if line.len() < max {
         Ok(line)
     } else {
         let word = extra.last().cloned().unwrap_or_default();
-        Err(VmmError::KernelArgument { word, reason: "the kernel takes at most 2047 bytes of arguments" })
+        let reason = if max == MAX_LEN {
+            "the kernel takes at most 2047 bytes of arguments"
+        } else {
+            "the kernel takes at most 2047 bytes of arguments, and Firecracker adds up to 620"
+        };
+        Err(VmmError::KernelArgument { word, reason })
     }
 }
 
@@ -170,6 +180,10 @@ mod tests {
     fn a_line_too_long_for_the_kernel_is_refused() {
         let words = vec!["a".repeat(1000), "b".repeat(1000)];
         assert!(qemu(Acceleration::Tcg, 1, 1, &words).is_err());
+        let words = ["a".repeat(1250)];
+        assert!(qemu(Acceleration::Tcg, 1, 1, &words).is_ok());
+        let error = firecracker(&words).unwrap_err().to_string();
+        assert!(error.ends_with("and Firecracker adds up to 620"), "{error}");
     }
 
     proptest! {

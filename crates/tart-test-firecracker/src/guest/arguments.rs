@@ -242,3 +242,55 @@ pub(super) fn blockdev(node: &str, image: &str, read_only: bool) -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap()
+    }
+
+    fn described() -> Described {
+        let mut described = Described::default();
+        for (path, value) in [
+            ("/machine-config", json!({ "vcpu_count": 2, "mem_size_mib": 256 })),
+            ("/boot-source", json!({ "kernel_image_path": "kernel", "boot_args": "reboot=k" })),
+            ("/drives/disk0", json!({ "drive_id": "disk0", "path_on_host": "gone", "is_read_only": true })),
+            ("/network-interfaces/nic", json!({ "iface_id": "nic", "host_dev_name": "tap0" })),
+            ("/vsock", json!({ "guest_cid": 3, "uds_path": "agent.vsock" })),
+            ("/entropy", json!({})),
+        ] {
+            described.add(path, body(value));
+        }
+        described
+    }
+
+    const INHERITED: Inherited = Inherited { qmp: 10, vhost: 11 };
+
+    #[test]
+    fn the_kernel_gets_its_line_and_what_firecracker_and_the_emulator_add() {
+        let arguments = described().arguments(INHERITED, 2_000_000, false).unwrap();
+        let line = arguments.iter().skip_while(|word| *word != "-append").nth(1).unwrap();
+        insta::assert_snapshot!(line, @"reboot=k pci=off virtio_mmio.device=4K@0xc0001000:5 virtio_mmio.device=4K@0xc0002000:6 virtio_mmio.device=4K@0xc0003000:7 virtio_mmio.device=4K@0xc0004000:8 tsc_early_khz=2000000 lpj=8000000 mitigations=off clearcpuid=141 maxcpus=1");
+        let loaded = described().arguments(INHERITED, 2_000_000, true).unwrap();
+        assert!(!loaded.contains(&"-kernel".to_owned()) && loaded.contains(&"defer".to_owned()));
+    }
+
+    #[test]
+    fn a_loaded_machine_has_the_tap_device_that_it_is_told() {
+        let mut described = described();
+        described.rename_taps(&[json!({ "iface_id": "nic", "host_dev_name": "tap7" })]);
+        described.rename_taps(&[json!({ "iface_id": "other", "host_dev_name": "tap8" })]);
+        let arguments = described.arguments(INHERITED, 1, true).unwrap();
+        assert!(arguments.contains(&"tap,id=nic,ifname=tap7,script=no,downscript=no".to_owned()));
+    }
+
+    #[test]
+    fn a_line_without_room_for_devices_is_refused() {
+        let mut described = described();
+        described.add("/boot-source", body(json!({ "boot_args": "a".repeat(1950) })));
+        assert!(described.arguments(INHERITED, 1, false).unwrap_err().contains("Overlong"));
+        assert!(Described::default().arguments(INHERITED, 1, false).is_err());
+    }
+}

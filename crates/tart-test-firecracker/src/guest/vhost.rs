@@ -91,7 +91,7 @@ impl Vhost {
     /// Answers until QEMU is gone.
     pub(super) async fn serve(mut self) -> io::Result<()> {
         loop {
-            let (message, file) = self.socket.async_io(Interest::READABLE, |socket| receive(socket)).await?;
+            let (message, file) = self.socket.async_io(Interest::READABLE, receive).await?;
             if message.is_empty() {
                 return Ok(());
             }
