@@ -16,7 +16,6 @@ use std::{
     io::Read as _,
 };
 
-use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::{Map, Value, json};
 use tokio::{net::UnixListener, sync::mpsc, task::spawn_local};
 
@@ -102,8 +101,8 @@ impl Guest {
 
     async fn boot(&self, state: &RefCell<State>) -> Result<(), String> {
         let failed = |e: std::io::Error| format!("Cannot start microvm: {e}");
-        let memory = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?);
-        memory.set_len(self.described.borrow().memory_mib() << 20).map_err(failed)?;
+        let memory =
+            memory::create(self.described.borrow().memory_mib() << 20, |_| Ok(())).map_err(failed)?;
         self.start(state, memory, None).await
     }
 
@@ -192,17 +191,15 @@ impl Guest {
         if let Some(overrides) = body.get("network_overrides").and_then(Value::as_array) {
             described.rename_taps(overrides);
         }
-        let memory = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).map_err(|e| failed(&e))?);
-        memory.set_len(described.memory_mib() << 20).map_err(|e| failed(&e))?;
         let served = state.borrow_mut().served.take();
-        match served {
-            Some(served) => served.copy(&memory).map_err(|e| failed(&e))?,
+        let fill = |memory: &File| match &served {
+            Some(served) => served.copy(memory),
             None => {
                 let backend = body.get("mem_backend").and_then(Value::as_object).cloned().unwrap_or_default();
-                let file = File::open(text(&backend, "backend_path")).map_err(|e| failed(&e))?;
-                memory::copy(&file, &memory).map_err(|e| failed(&e))?;
+                memory::copy(&File::open(text(&backend, "backend_path"))?, memory)
             }
-        }
+        };
+        let memory = memory::create(described.memory_mib() << 20, fill).map_err(|e| failed(&e))?;
         *self.described.borrow_mut() = described;
         let resumes = body.get("resume_vm") == Some(&Value::Bool(true));
         self.start(state, memory, Some(Incoming { state: bytes, resumes })).await

@@ -124,14 +124,16 @@ impl Jail {
     }
 
     fn limit(&self) -> Result<(), String> {
-        let set = |resource, most: u64| {
-            let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        let set = |resource, most: u64, maximum| {
+            let limit = Rlimit { current: Some(most), maximum };
             setrlimit(resource, limit).map_err(|e| format!("Failed to set limit for resource: {e}"))
         };
         if let Some(fsize) = self.fsize {
-            set(Resource::Fsize, fsize)?;
+            // The stand-in's guest has its memory in a file, for which it lifts the limit.
+            let maximum = Some(fsize).filter(|_| !self.exec_name.starts_with("standin"));
+            set(Resource::Fsize, fsize, maximum)?;
         }
-        set(Resource::Nofile, self.no_file)
+        set(Resource::Nofile, self.no_file, Some(self.no_file))
     }
 
     /// With values, into a group of its own; with a parent alone, into that one, if there is such a one.
