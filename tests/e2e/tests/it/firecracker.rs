@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use tart_assets::{AgentSource, BootRequest, KernelSource, Store, default_root};
 use tart_e2e::{Config, JOB, Scene, program};
 use tart_test_gitlab::{Artifacts, Cache, JobHandle, JobSpec, JobState};
 use tart_test_registry::samples;
@@ -103,22 +104,46 @@ async fn jobs_run_in_jails_with_memory_that_is_served() {
     scene.finish();
 }
 
+/// A kernel that stops before it has said anything.
+fn halting_kernel() -> Vec<u8> {
+    let request = BootRequest { kernel: KernelSource::Distribution, agent: AgentSource::Installed };
+    let store = Store::open(&default_root()).expect("the machine has a store");
+    let boot = store.boot_assets(&request).expect("`tart assets build` was run");
+    let mut kernel = fs::read(boot.vmlinux).expect("the store can be read");
+    // `hlt`, over the start of its code.
+    kernel.get_mut(CODE..CODE + 0x10000).expect("it is longer than that").fill(0xf4);
+    kernel
+}
+
+/// Where an x86 kernel has its code, in the file.
+const CODE: usize = 0x20_0000;
+
 #[tokio::test]
 async fn guests_that_do_not_come_up_are_explained() {
     let Some(config) = on_firecracker(false) else { return };
     let config = config.microvm("snapshots = false");
     let scene = Scene::start(&config).await;
     let broken = scene.path("broken");
-    fs::write(&broken, "no initramfs").expect("the test's directory is writable");
-    for (key, expected) in
-        [("initrd", &["the guest reset itself", "Kernel panic"][..]), ("kernel", &["broken"][..])]
-    {
-        let config = config.clone().microvm(&format!("{key} = \"{}\"", broken.display()));
+    let file = format!("{:?}", broken.display().to_string());
+    for (lines, contents, expected) in [
+        (
+            format!("initrd = {file}"),
+            b"no initramfs".to_vec(),
+            ["guest reset itself", "Kernel panic - not syncing"],
+        ),
+        (
+            format!("kernel = {file}\nboot_timeout = \"5s\""),
+            halting_kernel(),
+            ["agent was not ready within", " seconds"],
+        ),
+    ] {
+        fs::write(&broken, contents).expect("the test's directory is writable");
+        let config = config.clone().microvm(&lines);
         scene.write_config(&config.render(scene.server.url(), &scene.runner.token(), &scene.path("state")));
         let job = scene.server.enqueue(JobSpec::script(["echo never"]).env("GIT_STRATEGY", "none")).await;
         let tart = scene.run();
         let log = finished(&job, JobState::Failed).await;
-        assert_has(&log, expected);
+        assert_has(&log, &expected);
         assert_eq!(job.failure_reason().as_deref(), Some("runner_system_failure"), "{log}");
         scene.drain(tart).await;
     }
