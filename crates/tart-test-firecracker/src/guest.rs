@@ -14,6 +14,7 @@ use std::{
     cell::{Cell, RefCell},
     fs::{self, File},
     io::Read as _,
+    rc::Rc,
 };
 
 use serde_json::{Map, Value, json};
@@ -32,7 +33,7 @@ type Body = Map<String, Value>;
 #[derive(Debug)]
 pub(crate) struct Guest {
     described: RefCell<Described>,
-    qemu: RefCell<Option<std::rc::Rc<Qemu>>>,
+    qemu: RefCell<Option<Rc<Qemu>>>,
     /// Images that were put into disks.
     images: Cell<u32>,
     ends: mpsc::UnboundedSender<u8>,
@@ -91,7 +92,7 @@ impl Guest {
         }
     }
 
-    fn qemu(&self) -> Result<std::rc::Rc<Qemu>, String> {
+    fn qemu(&self) -> Result<Rc<Qemu>, String> {
         self.qemu.borrow().clone().ok_or_else(|| "no guest runs".to_owned())
     }
 
@@ -115,7 +116,7 @@ impl Guest {
         let vsock = state.borrow_mut().vsock.take();
         let described = self.described.borrow().clone();
         let qemu = Qemu::start(&described, memory, vsock, incoming, self.ends.clone()).await?;
-        *self.qemu.borrow_mut() = Some(std::rc::Rc::new(qemu));
+        *self.qemu.borrow_mut() = Some(Rc::new(qemu));
         Ok(())
     }
 

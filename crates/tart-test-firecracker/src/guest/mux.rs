@@ -189,7 +189,6 @@ impl Mux {
             Operation::Request | Operation::Credit => {}
         }
         if let Some(connection) = inner.connections.get(&ports) {
-            connection.changed.notify_waiters();
             connection.changed.notify_one();
         }
         if over {

@@ -28,7 +28,7 @@ use tokio::{
 use super::{
     arguments::{Described, Inherited},
     mux::Mux,
-    qmp::Qmp,
+    qmp::{Event, Qmp},
     vhost::Vhost,
 };
 use crate::{say, vsock::Vsock};
@@ -146,7 +146,7 @@ fn spawn(arguments: &[String], inherit: Vec<OwnedFd>, memory: i32) -> io::Result
 /// Tells of the machine's end, and ends it if it is asked to.
 async fn watch(
     mut child: Child,
-    mut events: mpsc::UnboundedReceiver<super::qmp::Event>,
+    mut events: mpsc::UnboundedReceiver<Event>,
     mut asked: mpsc::Receiver<oneshot::Sender<()>>,
     ends: mpsc::UnboundedSender<u8>,
 ) {
