@@ -180,10 +180,11 @@ pub struct ServiceHost {
     pub hostname: String,
 }
 
-/// A disk of the guest: by serial where the driver can set one (QEMU), else by its position among the disks.
+/// A disk of the guest: by serial where the driver can set one (QEMU), else by its position among the disks. Serials that
+/// Firecracker sets by itself have no letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
-    /// `/sys/block/vdX/serial`.
+    /// `/sys/block/vdX/serial`; has a letter.
     pub serial: String,
     /// 0 for `vda`, 1 for `vdb`, ...
     pub position: u8,

@@ -1,14 +1,67 @@
 //! Strict fakes of Firecracker and its jailer. They share no type with the driver that is tested with them.
 //!
-//! The programs are `fake-firecracker` and `fake-jailer`. A jailed program has no other files than those that the driver
-//! gives it, so how a fake behaves can be written at the end of its own file: [`with_plan`].
+//! The programs are `fake-firecracker`, which runs no guest, `standin-firecracker`, whose guest truly boots, and
+//! `fake-jailer`. A jailed program has no other files than those that the driver gives it, so how a fake behaves can be
+//! written at the end of its own file: [`with_plan`].
+
+mod arguments;
+mod guest;
+mod memory;
+mod plan;
+mod reports;
+mod rules;
+mod saved;
+mod server;
+mod state;
+mod vsock;
 
 use std::{
     fs::{self, File, Permissions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::Path,
+    process::ExitCode,
 };
+
+/// The code for arguments that it does not know.
+const BAD_ARGUMENT: u8 = 153;
+
+/// What is behind the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// Nothing: it is only played that a guest runs.
+    Nothing,
+    /// A guest that boots.
+    Guest,
+}
+
+/// Runs as Firecracker would with this process's arguments.
+pub async fn firecracker(behind: Behind) -> ExitCode {
+    let arguments = match plan::own().and_then(|plan| arguments::parse(std::env::args().skip(1), plan)) {
+        Ok(arguments) => arguments,
+        Err(problem) => {
+            say(&format!("Arguments parsing error: {problem}"));
+            return ExitCode::from(BAD_ARGUMENT);
+        }
+    };
+    if arguments.version {
+        say(&format!("Firecracker v{}\n", arguments.plan.version));
+        return ExitCode::SUCCESS;
+    }
+    match server::run(arguments, behind).await {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            say(&format!("Error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line where Firecracker prints its log and the guest's console.
+fn say(text: &str) {
+    // A reader that is gone does not matter.
+    let _gone = writeln!(std::io::stdout(), "{text}");
+}
 
 /// Ends a program that has a plan, after the plan's length in 32 bits.
 const MARK: &[u8; 8] = b"tartplan";

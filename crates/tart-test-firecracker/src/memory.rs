@@ -79,8 +79,15 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Maps memory that is with the server at `socket`, and sees whether it is what was saved.
-    pub(crate) fn load(socket: &str, bytes: u64, huge: bool, manner: Manner) -> Result<Self, String> {
+    /// Maps memory that is with the server at `socket`, and sees whether it is what was saved, unless it is that of a
+    /// guest that `boots`.
+    pub(crate) fn load(
+        socket: &str,
+        bytes: u64,
+        huge: bool,
+        manner: Manner,
+        boots: bool,
+    ) -> Result<Self, String> {
         let failed = |what: &'static str| move |e: io::Error| format!("Failed to {what}: {e}");
         let guest =
             Guest::map(bytes, huge, manner == Manner::OnlyHuge).map_err(failed("map guest memory"))?;
@@ -100,9 +107,23 @@ impl Served {
             }
             _ => None,
         };
-        guest.check()?;
-        guest.give_back()?;
+        if !boots {
+            guest.check()?;
+            guest.give_back()?;
+        }
         Ok(Self { guest, untold, _connection: connection, _userfault: userfault })
+    }
+
+    /// Copies all of it to a file, page by page as the server gives them.
+    pub(crate) fn copy(&self, to: &File) -> io::Result<()> {
+        let mut at = 0;
+        while let Some(page) = self.guest.page(at) {
+            if page.iter().any(|byte| *byte != 0) {
+                to.write_all_at(&page, at)?;
+            }
+            at += PAGE;
+        }
+        Ok(())
     }
 
     /// What its guest does when a disk is exchanged: it looks at its memory.

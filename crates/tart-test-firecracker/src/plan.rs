@@ -58,7 +58,7 @@ impl Default for Plan {
 
 /// The plan at the program's end, or what is usual.
 pub(crate) fn own() -> Result<Plan, String> {
-    match tart_test_firecracker::own_plan().map_err(|error| error.to_string())? {
+    match crate::own_plan().map_err(|error| error.to_string())? {
         Some(text) => serde_json::from_str(&text).map_err(|error| error.to_string()),
         None => Ok(Plan::default()),
     }

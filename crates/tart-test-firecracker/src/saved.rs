@@ -72,6 +72,9 @@ impl State {
         if !self.paused {
             return Err("Cannot create snapshot: the microVM is not paused.".to_owned());
         }
+        if self.boots {
+            return Ok(DONE);
+        }
         let failed = |e: std::io::Error| format!("Cannot create snapshot: {e}");
         if let Some(target) = &self.plan.saves_links {
             for name in ["mem_file_path", "snapshot_path"] {
@@ -81,15 +84,19 @@ impl State {
         }
         let memory = File::create(text(body, "mem_file_path")).map_err(failed)?;
         memory::save(&memory, self.memory_mib << 20).map_err(failed)?;
-        let state = json!({
+        fs::write(text(body, "snapshot_path"), self.description().to_string()).map_err(failed)?;
+        Ok(DONE)
+    }
+
+    /// What is known of a machine that is saved.
+    pub(crate) fn description(&self) -> Value {
+        json!({
             "version": self.plan.version,
             "memory_mib": self.memory_mib,
             "huge_pages": self.huge,
             "drives": self.drives,
             "vsock": self.vsock_path,
-        });
-        fs::write(text(body, "snapshot_path"), state.to_string()).map_err(failed)?;
-        Ok(DONE)
+        })
     }
 
     /// A process that cannot load ends.
@@ -129,7 +136,8 @@ impl State {
                 }
             }
             "Uffd" => {
-                let served = Served::load(path, self.memory_mib << 20, self.huge, self.plan.memory);
+                let served =
+                    Served::load(path, self.memory_mib << 20, self.huge, self.plan.memory, self.boots);
                 self.served = Some(served.map_err(|problem| failed(&problem))?);
             }
             other => return Err(failed(&format!("unknown variant `{other}`, expected `File` or `Uffd`"))),

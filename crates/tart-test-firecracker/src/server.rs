@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{net::UnixListener, sync::mpsc, task::LocalSet};
 
-use crate::{arguments::Arguments, plan::Plan, say, state::State};
+use crate::{Behind, arguments::Arguments, guest::Guest, plan::Plan, say, state::State};
 
 /// Longest body of a request, in bytes.
 const MAX_BODY: usize = 51_200;
@@ -18,33 +18,40 @@ const MAX_BODY: usize = 51_200;
 const FORBIDDEN_CALL: u8 = 148;
 
 /// Serves until the guest ends the machine; gives the exit code.
-pub(crate) async fn run(arguments: Arguments) -> Result<u8> {
+pub(crate) async fn run(arguments: Arguments, behind: Behind) -> Result<u8> {
     let plan = arguments.plan;
     tokio::time::sleep(Duration::from_millis(plan.delay_ms)).await;
     let listener = UnixListener::bind(&arguments.socket).context("cannot open the API socket")?;
     say("Running Firecracker (a fake)");
     let state = Rc::new(RefCell::new(State::new(plan)));
     let (ends, mut ended) = mpsc::unbounded_channel();
+    let guest = (behind == Behind::Guest).then(|| Rc::new(Guest::new(ends.clone())));
+    state.borrow_mut().boots = guest.is_some();
     let serve = async {
         loop {
             let (stream, _) = listener.accept().await.context("cannot accept")?;
-            let service = service_fn(|request| answer(state.clone(), ends.clone(), request));
+            let service = service_fn(|request| answer(state.clone(), guest.clone(), ends.clone(), request));
             // A client that goes away is no reason to end.
             let _gone = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         }
     };
     LocalSet::new()
         .run_until(async {
-            tokio::select! {
+            let code = tokio::select! {
                 failed = serve => failed,
                 Some(code) = ended.recv() => Ok(code),
+            };
+            if let Some(guest) = &guest {
+                guest.end().await;
             }
+            code
         })
         .await
 }
 
 async fn answer(
     state: Rc<RefCell<State>>,
+    guest: Option<Rc<Guest>>,
     ends: mpsc::UnboundedSender<u8>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -64,7 +71,10 @@ async fn answer(
     let was_started = state.borrow().started;
     let (status, body) = match body {
         Ok(_) if plan.nonsense_at.as_deref() == Some(path.as_str()) => (299, Value::from("\u{7}nonsense")),
-        Ok(body) => state.borrow_mut().answer(&method, &path, &body),
+        Ok(body) => match &guest {
+            Some(guest) => guest.answer(&state, &method, &path, &body).await,
+            None => state.borrow_mut().answer(&method, &path, &body),
+        },
         Err(_) => (400, serde_json::json!({ "fault_message": "The request is too large." })),
     };
     if state.borrow().broken {
@@ -77,7 +87,7 @@ async fn answer(
     }
     let starts = !was_started && state.borrow().started;
     let plan = state.borrow().plan.clone();
-    if starts {
+    if starts && guest.is_none() {
         start(&state, &plan, ends);
     }
     let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };

@@ -27,6 +27,8 @@ pub(crate) struct State {
     pub(crate) reports: Reports,
     pub(crate) started: bool,
     pub(crate) paused: bool,
+    /// A guest truly runs: its memory is its own.
+    pub(crate) boots: bool,
     /// A snapshot could not be loaded: the process ends.
     pub(crate) broken: bool,
     /// Requests that a snapshot does not go with.
@@ -80,7 +82,7 @@ impl Drive {
 /// What is answered: a status and a body.
 pub(crate) type Answer = (u16, Value);
 
-fn fault(text: impl Into<String>) -> Answer {
+pub(crate) fn fault(text: impl Into<String>) -> Answer {
     (400, json!({ "fault_message": text.into() }))
 }
 
@@ -92,6 +94,7 @@ impl State {
             reports: Reports::default(),
             started: false,
             paused: false,
+            boots: false,
             broken: false,
             configured: false,
             memory_mib: 128,

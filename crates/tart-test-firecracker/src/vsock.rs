@@ -31,6 +31,11 @@ impl Vsock {
         Ok(Self { path: path.to_owned(), listener: UnixListener::bind(path)? })
     }
 
+    /// Its path and who listens there.
+    pub(crate) fn into_parts(self) -> (PathBuf, UnixListener) {
+        (self.path, self.listener)
+    }
+
     /// Plays the guest: reports to the host, then greets whoever connects to the agent.
     pub(crate) async fn play(self, plan: Plan) {
         let report = async {

@@ -115,12 +115,33 @@ impl VmmError {
 /// Lines of a console that an error shows; the whole tail is in its field.
 const SHOWN_LINES: usize = 15;
 
+/// How a kernel says that it gives up, and why. What follows would fill all that is shown.
+const PANIC: &str = "Kernel panic - not syncing: ";
+
 fn shown(console: &str) -> String {
     let lines: Vec<_> = console.lines().filter(|line| !line.trim().is_empty()).collect();
-    let last = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default();
+    let end = lines.len().saturating_sub(SHOWN_LINES);
+    let panic = lines.iter().rposition(|line| line.contains(PANIC));
+    let last: Vec<_> =
+        lines.into_iter().skip(panic.map_or(end, |panic| panic.min(end))).take(SHOWN_LINES).collect();
     if last.is_empty() {
         "; its console is empty".to_owned()
     } else {
         format!("; the last lines of its console:\n  {}", last.join("\n  "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_a_panic_is_shown_and_not_only_its_trace() {
+        let trace: String = (0..30).map(|n| format!("frame {n}\n")).collect();
+        let text = shown(&format!("booting\nKernel panic - not syncing: no root\n{trace}"));
+        assert!(text.contains("no root\n  frame 0") && !text.contains("booting"), "{text}");
+        assert!(!text.contains("frame 14"), "{text}");
+        assert!(shown(&trace).ends_with("frame 29"));
+        assert_eq!(shown("\n"), "; its console is empty");
     }
 }

@@ -62,16 +62,22 @@ fn find_anew(name: &str) -> io::Result<()> {
     fs::write(Path::new(DRIVER).join("bind"), device)
 }
 
-/// Name and serial of the virtio disks.
+/// Name and serial of the virtio disks. What has no letter is none of ours: Firecracker makes its serials of the numbers of
+/// images' files.
 fn present() -> io::Result<Vec<(String, String)>> {
     let mut disks = Vec::new();
     for entry in fs::read_dir(BLOCK)? {
         let name = entry?.file_name();
         let Some(name) = name.to_str().filter(|name| name.starts_with("vd")) else { continue };
         let serial = fs::read_to_string(format!("{BLOCK}/{name}/serial")).unwrap_or_default();
-        disks.push((name.to_owned(), serial.trim().to_owned()));
+        disks.push((name.to_owned(), own_serial(&serial).to_owned()));
     }
     Ok(disks)
+}
+
+fn own_serial(text: &str) -> &str {
+    let text = text.trim();
+    if text.contains(|c: char| c.is_ascii_alphabetic()) { text } else { "" }
 }
 
 /// By serial; by position only if no disk has a serial, as with Firecracker, since a position may be another disk's
@@ -98,6 +104,14 @@ mod tests {
 
     fn disk(position: u8) -> Disk {
         Disk { serial: "scratch".into(), position, bytes: 0 }
+    }
+
+    #[test]
+    fn numbers_are_no_serial_of_ours() {
+        assert_eq!(own_serial("service-1\n"), "service-1");
+        for firecracker in ["64768012345678901234", "2064\n", "", "\n"] {
+            assert_eq!(own_serial(firecracker), "");
+        }
     }
 
     #[test]

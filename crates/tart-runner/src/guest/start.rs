@@ -57,11 +57,17 @@ pub(super) async fn start(
 ) -> Result<Started, VmmError> {
     let begin = Instant::now();
     let machine = driver.start(spec).await?;
-    let attempts = if matches!(spec.origin, Origin::Snapshot(_)) { RESTORED_ATTEMPTS } else { 1 };
+    let restored = matches!(spec.origin, Origin::Snapshot(_));
+    let attempts = if restored { RESTORED_ATTEMPTS } else { 1 };
     let attempt = || async {
         let stream = machine.connect_agent().await.map_err(|error| error.to_string())?;
         // The limit is the boot's; its error also shows the console.
-        Ok(Guest::connect(stream, relay.clone(), spec.boot_limit.saturating_mul(2)).await)
+        let connected = Guest::connect(stream, relay.clone(), spec.boot_limit.saturating_mul(2)).await;
+        Ok(match connected {
+            // By its answer the guest has handled all that waited for it when it went on.
+            Ok((guest, hello)) if restored => guest.ping().await.map(|()| (guest, hello)),
+            connected => connected,
+        })
     };
     let connect = unless_lost(attempts, attempt);
     let (guest, hello) = await_boot(&*machine, spec.boot_limit, connect).await?;

@@ -44,8 +44,9 @@ const MISC: u32 = 10;
 /// Version since which the copy of the program belongs to the jailed user.
 const OWN_COPY: u32 = 15;
 
-/// Where the fake Firecracker has its libraries.
-const LIBRARIES: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
+/// Where the fake Firecracker has its libraries, and the stand-in QEMU and its firmware.
+const LIBRARIES: [&str; 7] =
+    ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/bin", "/usr/share/qemu", "/usr/share/seabios"];
 
 /// Closes everything but the standard descriptors.
 pub(crate) fn close_descriptors() -> Result<(), String> {
@@ -149,14 +150,16 @@ impl Jail {
     }
 
     fn limit(&self) -> Result<(), String> {
-        let set = |resource, most: u64| {
-            let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        let set = |resource, most: u64, maximum| {
+            let limit = Rlimit { current: Some(most), maximum };
             setrlimit(resource, limit).map_err(|e| format!("Failed to set limit for resource: {e}"))
         };
         if let Some(fsize) = self.fsize {
-            set(Resource::Fsize, fsize)?;
+            // The stand-in's guest has its memory in a file, for which it lifts the limit.
+            let maximum = Some(fsize).filter(|_| !self.exec_name.starts_with("standin"));
+            set(Resource::Fsize, fsize, maximum)?;
         }
-        set(Resource::Nofile, self.no_file)
+        set(Resource::Nofile, self.no_file, Some(self.no_file))
     }
 
     /// With values, into a group of its own; with a parent alone, into that one, if there is such a one.

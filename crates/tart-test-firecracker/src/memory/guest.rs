@@ -47,6 +47,11 @@ impl Guest {
         if at < first.len { first.byte(at) } else { second.byte(at - first.len) }
     }
 
+    /// The page at a guest's address; nothing at the end.
+    pub(super) fn page(&self, at: u64) -> Option<Vec<u8>> {
+        (at < self.bytes()).then(|| (at..at + PAGE).map(|at| self.byte(at)).collect())
+    }
+
     fn check_page(&self, number: u64) -> Result<(), String> {
         let wanted = contents(number, self.bytes() / PAGE).unwrap_or(0);
         for at in [0, 1, PAGE / 2, PAGE - 1] {

@@ -6,6 +6,7 @@ mod cache;
 mod docker;
 mod endings;
 mod exec;
+mod firecracker;
 mod floods;
 mod images;
 mod jobs;

@@ -118,8 +118,13 @@ fn found(log: &str) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_guest_finds_what_is_public_and_nothing_of_the_host_or_of_clouds() {
+    finds_what_is_public(Config::default()).await;
+}
+
+/// Has a job of this configuration look for hosts.
+pub(crate) async fn finds_what_is_public(config: Config) {
     let _lab = enter_lab();
-    let scene = Scene::start(&Config::default().network(POLICY)).await;
+    let scene = Scene::start(&config.network(POLICY)).await;
     let server = scene.server.url().trim_start_matches("http://").replace(':', " ");
     let mut lines = vec![SCAN.to_owned()];
     let hosts = ["127.0.0.1", "203.0.113.2", "192.0.0.1", "169.254.64.0", "169.254.64.1", "169.254.64.2"];

@@ -24,13 +24,15 @@ fn web() -> ImageBuilder {
         .config("ExposedPorts", json!({"9999/tcp": {}, "8080/tcp": {}}))
 }
 
-fn registry() -> TestRegistry {
+/// A registry with that server.
+pub(crate) fn registry() -> TestRegistry {
     let registry = TestRegistry::start(Options::default()).expect("a registry");
     registry.push_image(&web(), "tools/web:1").expect("the registry takes it");
     registry
 }
 
-fn service(registry: &TestRegistry, alias: &str) -> Image {
+/// The server as a service.
+pub(crate) fn service(registry: &TestRegistry, alias: &str) -> Image {
     Image::new(registry.reference("tools/web:1")).alias(alias)
 }
 
