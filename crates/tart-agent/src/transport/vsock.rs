@@ -34,7 +34,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Serves sessions until the host asks for a shutdown.
 ///
 /// # Errors
-/// If the guest has no vsock device.
+/// If the guest's kernel or its machine has no vsock.
 pub async fn run(machine: &Arc<Machine>) -> io::Result<()> {
     console::never_wait();
     let listener = socket()?;
@@ -66,7 +66,13 @@ pub async fn run(machine: &Arc<Machine>) -> io::Result<()> {
 }
 
 fn socket() -> io::Result<Socket> {
-    let socket = Socket::new(Domain::VSOCK, Type::STREAM, None)?;
+    let socket = Socket::new(Domain::VSOCK, Type::STREAM, None).map_err(|error| {
+        // A kernel of the administrator's own, most likely.
+        let missing = error.raw_os_error() == Some(libc::EAFNOSUPPORT);
+        let reason =
+            "the guest's kernel has no vsock: it needs CONFIG_VIRTIO_VSOCKETS, built in or with its modules";
+        if missing { io::Error::new(io::ErrorKind::Unsupported, reason) } else { error }
+    })?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
