@@ -2,6 +2,7 @@
 //! told, with the same kernel, line, disks, network and vsock as Firecracker's.
 
 mod arguments;
+mod initrd;
 mod memory;
 mod mux;
 mod packet;

@@ -7,6 +7,8 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
+use super::initrd;
+
 /// Boots ELF kernels. The usual firmware of the machine, qboot, looks for the head of the kernel in memory that QEMU 7.2 has
 /// used for something else by then.
 const FIRMWARE: &str = "/usr/share/seabios/bios-microvm.bin";
@@ -123,7 +125,13 @@ impl Described {
         if line.len() < MAX_LINE { Ok(line) } else { Err("Kernel cmdline: Overlong string".to_owned()) }
     }
 
-    /// All arguments, without the program.
+    /// The initial file system that the kernel is given.
+    pub(super) fn initrd(&self) -> Option<&str> {
+        let path = text(self.one("/boot-source")?, "initrd_path");
+        (!path.is_empty()).then_some(path)
+    }
+
+    /// All arguments, without the program. They name the copy of the initial file system.
     pub(super) fn arguments(
         &self,
         inherited: Inherited,
@@ -163,9 +171,8 @@ impl Described {
             add("-incoming", "defer".to_owned());
         } else {
             add("-kernel", text(boot, "kernel_image_path").to_owned());
-            let initrd = text(boot, "initrd_path");
-            if !initrd.is_empty() {
-                add("-initrd", initrd.to_owned());
+            if self.initrd().is_some() {
+                add("-initrd", initrd::NAME.to_owned());
             }
             add("-append", line);
         }

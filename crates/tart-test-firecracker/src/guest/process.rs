@@ -27,6 +27,7 @@ use tokio::{
 
 use super::{
     arguments::{Described, Inherited},
+    initrd,
     mux::Mux,
     qmp::{Event, Qmp},
     vhost::Vhost,
@@ -75,6 +76,8 @@ impl Qemu {
         let inherited = Inherited { qmp: qmp_far.as_raw_fd(), vhost: vhost_far.as_raw_fd() };
         let arguments = described.arguments(inherited, tsc_khz(), incoming.is_some())?;
         fs::write(SHIM_NAME, SHIM).map_err(failed)?;
+        let initrd = described.initrd().filter(|_| incoming.is_none());
+        initrd.map(initrd::copy).transpose().map_err(failed)?;
         let mut inherit = vec![qmp_far.into(), vhost_far, OwnedFd::from(memory.try_clone().map_err(failed)?)];
         let memory_number = inherit.last().map_or(-1, |file| file.as_raw_fd());
         let state_number = state.as_ref().map_or(-1, |file| file.as_raw_fd());
@@ -101,7 +104,9 @@ impl Qemu {
         let qmp = UnixStream::from_std(qmp).map_err(failed)?;
         let qmp =
             Qmp::begin(qmp, events).await.map_err(|problem| format!("Cannot start microvm: {problem}"))?;
-        fs::remove_file(SHIM_NAME).map_err(failed)?;
+        // QEMU has them in its memory by now.
+        let copied = initrd.map(|_| initrd::NAME);
+        [SHIM_NAME].into_iter().chain(copied).try_for_each(fs::remove_file).map_err(failed)?;
         if let Some(incoming) = incoming {
             qmp.prepare().await?;
             qmp.execute("migrate-incoming", json!({ "uri": format!("fd:{state_number}") })).await?;
