@@ -15,14 +15,14 @@ use crate::netns::finds_what_is_public;
 use crate::services::{registry, service};
 
 /// A program that is built with Tart's own for tests.
-fn built(name: &str) -> PathBuf {
+pub(crate) fn built(name: &str) -> PathBuf {
     let path = program().with_file_name(name);
     assert!(path.is_file(), "{} is not there: run `cargo xtask build --debug`", path.display());
     path
 }
 
 /// A runner with guests on Firecracker. `None` on hosts without KVM, where the driver refuses to begin.
-fn on_firecracker(jailed: bool) -> Option<Config> {
+pub(crate) fn on_firecracker(jailed: bool) -> Option<Config> {
     if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
         writeln!(std::io::stderr(), "SKIPPED: /dev/kvm cannot be opened: {error}").ok();
         return None;

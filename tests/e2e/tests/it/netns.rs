@@ -16,6 +16,7 @@ use tart_e2e::{Config, JOB, Process, SOON, Scene, program};
 use tart_test_gitlab::{Image, JobSpec, JobState, Variable};
 use tart_test_registry::{Options, TestRegistry, samples};
 
+use crate::firecracker::{built, on_firecracker};
 use crate::packaging::{UNPRIVILEGED, as_a_service, bounded};
 
 /// A shell function that says whether a server at `host port` says hello.
@@ -280,6 +281,65 @@ async fn a_runner_without_any_right_has_networks_and_users_by_the_root_helper() 
     assert!(!socket.exists());
     scene.finish();
     assert_eq!(left(), "");
+}
+
+#[tokio::test]
+async fn a_runner_without_any_right_has_jailed_guests_on_firecracker_by_the_root_helper() {
+    if on_firecracker(true).is_none() {
+        return;
+    }
+    let _lab = enter_lab();
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let (socket, jails) = (place.path().join("helper.sock"), place.path().join("jails"));
+    std::fs::set_permissions(place.path(), Permissions::from_mode(0o755)).expect("it is this user's");
+    // Which programs they are is the helper's to say.
+    let config = Config::default().microvm("driver = \"firecracker\"");
+    let config = config.network(POLICY).microvm(&format!("root_helper = {socket:?}"));
+    let scene = Scene::start(&config.microvm("snapshot_memory = \"uffd\"")).await;
+    let mut command = bounded("tart-root-helper", 0);
+    command.arg(program());
+    command
+        .args(["root-helper", "--user", &UNPRIVILEGED.to_string(), "--guests", "8", "--socket"])
+        .arg(&socket);
+    command.arg("--firecracker").arg(built("standin-firecracker"));
+    command.arg("--jailer").arg(built("fake-jailer")).arg("--jails").arg(&jails);
+    let mut helper = Process::start(command);
+    helper.wait_output("The root helper is ready", SOON).await;
+
+    let mut tart = as_a_service(&scene, "tart", UNPRIVILEGED);
+    let lines = [SCAN, "scan 198.51.100.10 80", "scan 10.9.9.9 80", "echo it runs", "sleep 100000"];
+    let job = JobSpec::script(lines.map(str::to_owned)).env("GIT_STRATEGY", "none");
+    let job = scene.server.enqueue(job).await;
+    job.wait_log_contains("it runs", JOB).await;
+    let log = job.log();
+    assert!(log.contains("jailed by the root helper") && log.contains(", restored in "), "{log}");
+    assert_eq!(found(&log), ["198.51.100.10 80"], "{log}");
+    assert!(!has_jails(&jails).is_empty(), "{log}");
+
+    tart.signal(Signal::KILL);
+    tart.wait(SOON).await;
+    let processes = scene.leftovers().wait_for_processes(SOON);
+    assert!(processes.is_empty(), "they outlive the runner: {processes:?}");
+    job.fail("runner_system_failure");
+
+    let mut tart = as_a_service(&scene, "tart", UNPRIVILEGED);
+    let job = scene.server.enqueue(JobSpec::script(["echo again"]).env("GIT_STRATEGY", "none")).await;
+    assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
+    tart.signal(Signal::QUIT);
+    assert!(tart.wait(SOON).await.success());
+    helper.signal(Signal::TERM);
+    assert!(helper.wait(SOON).await.success());
+    assert_eq!(has_jails(&jails), [""; 0]);
+    scene.finish();
+    assert_eq!(left(), "");
+}
+
+/// The jails of machines, below the directory of the helper that makes them.
+fn has_jails(dir: &Path) -> Vec<String> {
+    let runs = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let machines = runs.filter_map(|run| std::fs::read_dir(run.path()).ok()).flatten().flatten();
+    let directories = machines.filter(|entry| entry.path().is_dir());
+    directories.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// What the host has of guests' networks.
