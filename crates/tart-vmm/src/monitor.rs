@@ -18,8 +18,8 @@ use crate::{
     confine::Allowed,
     process::{Launcher, Process},
 };
-pub(crate) use serve::describe;
 pub use serve::{MonitorServer, serve_monitor};
+pub(crate) use serve::{describe, end_of, tell};
 
 /// Where the root directories and devices of monitors are made.
 pub(crate) const JAILS: &str = "/run/tart";

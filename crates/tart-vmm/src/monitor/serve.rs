@@ -126,6 +126,14 @@ pub async fn serve_monitor(
         }
     };
     connection.send(&Answer::Ok(Begun { pid: process.pid() }), &[]).await?;
+    let ended = end_of(&process, connection).await;
+    // Nobody else may have its user before it is gone.
+    drop(held);
+    tell(connection, ended).await
+}
+
+/// The end of a process, which is killed when the connection closes.
+pub(crate) async fn end_of(process: &Process, connection: &Connection) -> Ended {
     let ended = process.reaped();
     tokio::pin!(ended);
     let status = tokio::select! {
@@ -136,9 +144,12 @@ pub async fn serve_monitor(
             ended.await
         }
     };
-    // Nobody else may have its user before it is gone.
-    drop(held);
-    match connection.send(&Ended { status }, &[]).await {
+    Ended { status }
+}
+
+/// Tells of it, if the runner is still there.
+pub(crate) async fn tell(connection: &Connection, ended: Ended) -> Result<(), HelperError> {
+    match connection.send(&ended, &[]).await {
         Err(HelperError::Closed) => Ok(()),
         sent => sent,
     }

@@ -6,14 +6,14 @@ use std::io::Write as _;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tart_e2e::{Config, JOB, Process, SOON, Scene, program};
-use tart_test_gitlab::{Image, JobSpec, JobState, Variable};
+use tart_test_gitlab::{Image, JobHandle, JobSpec, JobState, Variable};
 use tart_test_registry::{Options, TestRegistry, samples};
 
 use crate::firecracker::{built, on_firecracker};
@@ -232,6 +232,36 @@ fn users_of_monitors(parent: u32) -> Vec<u32> {
     processes.filter_map(user).collect()
 }
 
+/// A root helper for the unprivileged user, with more options and their paths.
+async fn root_helper(socket: &Path, options: &[(&str, &PathBuf)]) -> Process {
+    let mut command = bounded("tart-root-helper", 0);
+    command.arg(program()).args(["root-helper", "--user", &UNPRIVILEGED.to_string(), "--guests", "8"]);
+    command.arg("--socket").arg(socket);
+    for (option, path) in options {
+        command.arg(option).arg(path);
+    }
+    let helper = Process::start(command);
+    helper.wait_output("The root helper is ready", SOON).await;
+    helper
+}
+
+/// Kills a runner amid a job, of which nothing is left then; the next one works. The helper ends in good order.
+async fn all_ends_with_its_runner(scene: &Scene, mut tart: Process, job: &JobHandle, mut helper: Process) {
+    tart.signal(Signal::KILL);
+    tart.wait(SOON).await;
+    let processes = scene.leftovers().wait_for_processes(SOON);
+    assert!(processes.is_empty(), "they outlive the runner: {processes:?}");
+    job.fail("runner_system_failure");
+
+    let mut tart = as_a_service(scene, "tart", UNPRIVILEGED);
+    let job = scene.server.enqueue(JobSpec::script(["echo again"]).env("GIT_STRATEGY", "none")).await;
+    assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
+    tart.signal(Signal::QUIT);
+    assert!(tart.wait(SOON).await.success());
+    helper.signal(Signal::TERM);
+    assert!(helper.wait(SOON).await.success());
+}
+
 #[tokio::test]
 async fn a_runner_without_any_right_has_networks_and_users_by_the_root_helper() {
     let _lab = enter_lab();
@@ -240,15 +270,9 @@ async fn a_runner_without_any_right_has_networks_and_users_by_the_root_helper() 
     std::fs::set_permissions(place.path(), Permissions::from_mode(0o755)).expect("it is this user's");
     let config = Config::default().network(POLICY).microvm(&format!("root_helper = {socket:?}"));
     let scene = Scene::start(&config.microvm("pool = { policy = [{ idle_count = 1 }] }")).await;
-    let mut command = bounded("tart-root-helper", 0);
-    command.arg(program());
-    command
-        .args(["root-helper", "--user", &UNPRIVILEGED.to_string(), "--guests", "8", "--socket"])
-        .arg(&socket);
-    let mut helper = Process::start(command);
-    helper.wait_output("The root helper is ready", SOON).await;
+    let helper = root_helper(&socket, &[]).await;
 
-    let mut tart = as_a_service(&scene, "tart", UNPRIVILEGED);
+    let tart = as_a_service(&scene, "tart", UNPRIVILEGED);
     tart.wait_output("A machine is ready for a job", JOB).await;
     let mut lines = vec![SCAN.to_owned()];
     lines.extend(
@@ -264,20 +288,7 @@ async fn a_runner_without_any_right_has_networks_and_users_by_the_root_helper() 
     assert_eq!(found(&log), ["198.51.100.10 80", "public.test 80"], "{log}");
     assert!(log.contains("taken from the pool"), "{log}");
 
-    // All ends with the runner, whatever ends it.
-    tart.signal(Signal::KILL);
-    tart.wait(SOON).await;
-    let processes = scene.leftovers().wait_for_processes(SOON);
-    assert!(processes.is_empty(), "they outlive the runner: {processes:?}");
-    job.fail("runner_system_failure");
-
-    let mut tart = as_a_service(&scene, "tart", UNPRIVILEGED);
-    let job = scene.server.enqueue(JobSpec::script(["echo again"]).env("GIT_STRATEGY", "none")).await;
-    assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
-    tart.signal(Signal::QUIT);
-    assert!(tart.wait(SOON).await.success());
-    helper.signal(Signal::TERM);
-    assert!(helper.wait(SOON).await.success());
+    all_ends_with_its_runner(&scene, tart, &job, helper).await;
     assert!(!socket.exists());
     scene.finish();
     assert_eq!(left(), "");
@@ -296,17 +307,11 @@ async fn a_runner_without_any_right_has_jailed_guests_on_firecracker_by_the_root
     let config = Config::default().microvm("driver = \"firecracker\"");
     let config = config.network(POLICY).microvm(&format!("root_helper = {socket:?}"));
     let scene = Scene::start(&config.microvm("snapshot_memory = \"uffd\"")).await;
-    let mut command = bounded("tart-root-helper", 0);
-    command.arg(program());
-    command
-        .args(["root-helper", "--user", &UNPRIVILEGED.to_string(), "--guests", "8", "--socket"])
-        .arg(&socket);
-    command.arg("--firecracker").arg(built("standin-firecracker"));
-    command.arg("--jailer").arg(built("fake-jailer")).arg("--jails").arg(&jails);
-    let mut helper = Process::start(command);
-    helper.wait_output("The root helper is ready", SOON).await;
+    let programs = [built("standin-firecracker"), built("fake-jailer"), jails.clone()];
+    let options = ["--firecracker", "--jailer", "--jails"].into_iter().zip(&programs);
+    let helper = root_helper(&socket, &options.collect::<Vec<_>>()).await;
 
-    let mut tart = as_a_service(&scene, "tart", UNPRIVILEGED);
+    let tart = as_a_service(&scene, "tart", UNPRIVILEGED);
     let lines = [SCAN, "scan 198.51.100.10 80", "scan 10.9.9.9 80", "echo it runs", "sleep 100000"];
     let job = JobSpec::script(lines.map(str::to_owned)).env("GIT_STRATEGY", "none");
     let job = scene.server.enqueue(job).await;
@@ -316,19 +321,7 @@ async fn a_runner_without_any_right_has_jailed_guests_on_firecracker_by_the_root
     assert_eq!(found(&log), ["198.51.100.10 80"], "{log}");
     assert!(!has_jails(&jails).is_empty(), "{log}");
 
-    tart.signal(Signal::KILL);
-    tart.wait(SOON).await;
-    let processes = scene.leftovers().wait_for_processes(SOON);
-    assert!(processes.is_empty(), "they outlive the runner: {processes:?}");
-    job.fail("runner_system_failure");
-
-    let mut tart = as_a_service(&scene, "tart", UNPRIVILEGED);
-    let job = scene.server.enqueue(JobSpec::script(["echo again"]).env("GIT_STRATEGY", "none")).await;
-    assert_eq!(job.wait_finished(JOB).await, JobState::Success, "{}", job.log());
-    tart.signal(Signal::QUIT);
-    assert!(tart.wait(SOON).await.success());
-    helper.signal(Signal::TERM);
-    assert!(helper.wait(SOON).await.success());
+    all_ends_with_its_runner(&scene, tart, &job, helper).await;
     assert_eq!(has_jails(&jails), [""; 0]);
     scene.finish();
     assert_eq!(left(), "");

@@ -36,7 +36,7 @@ use crate::{
         setting::{Setting, Started, Subject, Surroundings, on_thread},
         version::Version,
     },
-    monitor::{Begun, Ended, describe},
+    monitor::{Begun, describe, end_of, tell},
     process::{Launcher, Namespace, Process},
     reap, run_dir,
 };
@@ -263,30 +263,12 @@ pub async fn serve_jail(server: &JailServer, connection: &Connection, peer: Peer
         if begun.is_err() {
             held.process.kill();
         }
-        live(&held.process, connection).await
+        tell(connection, end_of(&held.process, connection).await).await
     };
     let (lived, ()) = tokio::join!(life, carry_out(line, &held, admission, peer));
     // Nobody else may have its user before it is gone.
     let _removed = on_thread(move || drop(held)).await;
     lived
-}
-
-/// Until the end of the process, which is killed when the connection closes.
-async fn live(process: &Process, connection: &Connection) -> Result<(), HelperError> {
-    let ended = process.reaped();
-    tokio::pin!(ended);
-    let status = tokio::select! {
-        status = &mut ended => status,
-        // Whatever it says: there is nothing more to ask for.
-        _closed = connection.receive::<serde_json::Value>() => {
-            process.kill();
-            ended.await
-        }
-    };
-    match connection.send(&Ended { status }, &[]).await {
-        Err(HelperError::Closed) => Ok(()),
-        sent => sent,
-    }
 }
 
 /// Until the runner needs the jail no more.
