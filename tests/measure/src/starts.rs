@@ -29,9 +29,16 @@ pub(crate) struct Starts {
     #[arg(long)]
     only: Option<Kind>,
 
-    /// Leave the busy host out.
+    /// Measure on an idle or a busy host alone.
     #[arg(long)]
-    idle: bool,
+    host: Option<Host>,
+}
+
+/// What else the host has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Host {
+    Idle,
+    Busy,
 }
 
 /// How a job gets its guest.
@@ -62,10 +69,12 @@ impl Starts {
             "| job to its script's first byte | p50 | ratio | p95 | ratio | to a guest | set up | to the script |",
         );
         line("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
-        for busy in [false, true].into_iter().filter(|busy| !(*busy && self.idle)) {
+        for host in
+            [Host::Idle, Host::Busy].into_iter().filter(|host| self.host.is_none_or(|only| only == *host))
+        {
             let mut cold: Option<(Duration, Duration)> = None;
             for kind in Kind::ALL.into_iter().filter(|kind| self.only.is_none_or(|only| only == *kind)) {
-                let load = busy.then(Load::start);
+                let load = (host == Host::Busy).then(Load::start);
                 let records = self.jobs(kind).await?;
                 drop(load);
                 let times: Vec<_> = records.iter().filter_map(|record| record.to_script).collect();
@@ -78,7 +87,7 @@ impl Starts {
                 line(&format!(
                     "| {}, the host {} | {} | {:.3} | {} | {:.3} | {} | {} | {} |",
                     kind.facts().0,
-                    if busy { "busy" } else { "idle" },
+                    if host == Host::Busy { "busy" } else { "idle" },
                     seconds(median),
                     ratio(median, first),
                     seconds(most),
