@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::de::IgnoredAny;
+use tart_images::chain;
 use tart_net::{NetError, NetworkServer, NetworkServerOptions, serve_network};
 use tart_root_helper::{Answer, Connection, HelperError, Listener, Open, Peer};
 use tart_vmm::{
@@ -111,7 +112,7 @@ pub async fn serve(
         }
         Err(error) if options.needs_firecracker => return Err(error.into()),
         Err(error) => {
-            let reason = explained(&error);
+            let reason = chain(&error);
             tracing::info!(reason, "Firecracker is not started");
             Err(format!("it does not start Firecracker: {reason}"))
         }
@@ -168,12 +169,6 @@ async fn serve_one(servers: &Servers, connection: Connection, peer: Peer) -> Res
             }
         },
     }
-}
-
-/// An error with its causes.
-fn explained(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Makes the directory of the socket if it is missing, so that its user can get there.

@@ -54,7 +54,7 @@ pub(super) async fn from_pool(
 ) -> Option<Placed> {
     let pool = setup.pool.as_ref()?;
     let disks = |scratch: &Path| layout(setup, request, services, scratch).disks();
-    fill(template_disks(&setup.boot.helper), specs(disks(Path::new(SCRATCH))))?;
+    template_with(setup, disks(Path::new(SCRATCH)))?;
     let begin = Instant::now();
     let ready = pool.take(&request.image).await?;
     match occupy(ready, attach, disks).await {
@@ -67,6 +67,11 @@ pub(super) async fn from_pool(
             None
         }
     }
+}
+
+/// The disks of a machine that goes on from the template, if it has enough for these.
+fn template_with(setup: &HostSetup, disks: Vec<PlannedDisk>) -> Option<Vec<DiskSpec>> {
+    fill(template_disks(&setup.boot.helper), specs(disks))
 }
 
 /// Gives a machine the disks and the network of a job.
@@ -94,7 +99,9 @@ pub(super) async fn place(
     services: &[ImageDisk],
     attach: &AttachRequest,
 ) -> Result<Placed, GuestFailure> {
-    if let Some(snapshot) = &setup.snapshot {
+    let fits =
+        || template_with(setup, layout(setup, request, services, Path::new(SCRATCH)).disks()).is_some();
+    if let Some(snapshot) = setup.snapshot.as_ref().filter(|_| fits()) {
         match new(setup, request, services, attach, Some(snapshot)).await {
             Err(GuestFailure::Machine(error)) => {
                 let machine = &request.id;
@@ -118,16 +125,17 @@ async fn new(
     let (scratch, attachment) =
         tokio::join!(scratch(dir.path(), setup.config.disk.bytes()), setup.network.attach(attach));
     let (scratch, attachment) = (scratch?, attachment?);
-    spec.disks = specs(layout(setup, request, services, scratch.path()).disks());
+    let disks = layout(setup, request, services, scratch.path()).disks();
     spec.nic = attachment.guest().nic.clone();
     let (mut how, mut mounted) = (Start::Booted, Vec::new());
-    if let Some(snapshot) = snapshot
-        && let Some(disks) = fill(template_disks(&setup.boot.helper), spec.disks.clone())
-    {
-        spec.disks = disks;
-        spec.origin = Origin::Snapshot(snapshot.clone());
-        how = Start::Restored;
-        mounted = template_mounts(&setup.boot.helper);
+    match snapshot.and_then(|snapshot| Some((snapshot, template_with(setup, disks.clone())?))) {
+        Some((snapshot, disks)) => {
+            spec.disks = disks;
+            spec.origin = Origin::Snapshot(snapshot.clone());
+            how = Start::Restored;
+            mounted = template_mounts(&setup.boot.helper);
+        }
+        None => spec.disks = specs(disks),
     }
     let relay = Arc::new(HostRelay(attachment.relay()));
     let started = start(&*setup.driver, &spec, relay).await?;
