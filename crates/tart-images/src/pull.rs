@@ -15,6 +15,7 @@ use tart_assets::{Lease, NewImage, PulledImage};
 use tart_oci::{Layer, LayerIndex, LayerSource};
 use tart_registry::{Auth, Resolved};
 use tokio::time::interval;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
     error::{Cause, ImageError},
@@ -32,22 +33,33 @@ struct Fetch<'a> {
     position: usize,
     progress: Arc<LayerProgress>,
     stop: Arc<AtomicBool>,
+    storing: TaskTrackerToken,
     log: &'a dyn ImageLog,
 }
 
-/// Ends the blocking work of a pull whose future is dropped.
+/// The blocking work of a pull, which goes on in its threads when the pull's future is dropped.
 #[derive(Debug, Default)]
-struct Stop(Arc<AtomicBool>);
+struct Work {
+    stop: Arc<AtomicBool>,
+    storing: TaskTracker,
+}
 
-impl Stop {
-    fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
+impl Work {
+    /// Tells what only reads, or makes a disk, to end.
+    fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// Waits until no thread is about to store a layer.
+    async fn stored(&self) {
+        self.storing.close();
+        self.storing.wait().await;
     }
 }
 
-impl Drop for Stop {
+impl Drop for Work {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
@@ -111,8 +123,12 @@ impl Images {
         auth: &Auth,
         resolved: &Resolved,
     ) -> Result<PulledImage, ImageError> {
-        let stop = Stop::default();
-        let (layers, indexes, leases) = self.layers(wanted, by_digest, auth, resolved, &stop).await?;
+        let work = Work::default();
+        let fetched = self.layers(wanted, by_digest, auth, resolved, &work).await;
+        if fetched.is_err() {
+            work.stored().await;
+        }
+        let (layers, indexes, leases) = fetched?;
         let image = NewImage {
             manifest: resolved.manifest_digest.to_string(),
             id: resolved.manifest.config().digest().to_string(),
@@ -122,7 +138,7 @@ impl Images {
                 ("platform".to_owned(), wanted.platform.clone()),
             ],
         };
-        let image = self.convert(image, layers, indexes, &stop, wanted.log).await;
+        let image = self.convert(image, layers, indexes, &work, wanted.log).await;
         drop(leases);
         image
     }
@@ -141,7 +157,7 @@ impl Images {
         by_digest: &Reference,
         auth: &Auth,
         resolved: &Resolved,
-        stop: &Stop,
+        work: &Work,
     ) -> Result<(Vec<Layer>, Vec<LayerIndex>, Vec<Lease>), ImageError> {
         let descriptors = resolved.manifest.layers();
         let diff_ids = resolved.config.rootfs().diff_ids();
@@ -156,7 +172,8 @@ impl Images {
                 diff_id,
                 position,
                 progress: progress.add(descriptor.digest().as_ref(), descriptor.size()),
-                stop: stop.flag(),
+                stop: work.stop(),
+                storing: work.storing.token(),
                 log: wanted.log,
             };
             fetches.push(self.indexed_layer(fetch));
@@ -187,7 +204,7 @@ impl Images {
     async fn layer(&self, fetch: &Fetch<'_>) -> Result<(PathBuf, Lease), ImageError> {
         let Fetch { by_digest, auth, descriptor, progress, log, .. } = fetch;
         let digest = descriptor.digest().to_string();
-        let _lock = self.alone(&digest, *log).await?;
+        let lock = self.alone(&digest, *log).await?;
         let (store, wanted) = (self.store.clone(), digest.clone());
         let here = move || {
             Ok(match store.layer(&wanted)? {
@@ -203,13 +220,15 @@ impl Images {
         let report = |bytes: u64| progress.set(bytes);
         self.registry.fetch_blob(by_digest, descriptor, &partial, auth, &report).await?;
         progress.finish();
-        let store = self.store.clone();
-        blocking(move || {
+        let (store, storing) = (self.store.clone(), fetch.storing.clone());
+        let stored = blocking(move || {
             let path = store.add_layer(&digest)?;
             let lease = store.lease_file(&path)?.ok_or(ImageError::Interrupted)?;
-            Ok((path, lease))
-        })
-        .await
+            // If nobody waits any more these go in this order: who waits for the token finds nothing locked.
+            Ok((path, lease, lock, storing))
+        });
+        let (path, lease, ..) = stored.await?;
+        Ok((path, lease))
     }
 
     /// Merges the layers into a disk of the store.
@@ -218,11 +237,11 @@ impl Images {
         image: NewImage,
         layers: Vec<Layer>,
         indexes: Vec<LayerIndex>,
-        stop: &Stop,
+        work: &Work,
         log: &dyn ImageLog,
     ) -> Result<PulledImage, ImageError> {
         log.line(Level::Print, &format!("Making a disk of {} layers ...", layers.len()));
-        let (store, limits, flag) = (self.store.clone(), self.settings.limits.clone(), stop.flag());
+        let (store, limits, flag) = (self.store.clone(), self.settings.limits.clone(), work.stop());
         blocking(move || {
             let plan = tart_oci::merge(indexes, &limits)?;
             store.add_pulled(image, |out| {

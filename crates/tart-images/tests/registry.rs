@@ -58,18 +58,6 @@ impl Scene {
     }
 
     fn left(&self) -> Vec<String> {
-        // The thread that was at work when another part failed ends by itself, and removes its file then.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        loop {
-            let left = self.left_now();
-            if left.is_empty() || std::time::Instant::now() > deadline {
-                return left;
-            }
-            std::thread::yield_now();
-        }
-    }
-
-    fn left_now(&self) -> Vec<String> {
         let mut left = Vec::new();
         for directory in ["objects", "tmp", "entries/pulled", "entries/layer", "entries/reference"] {
             for entry in fs::read_dir(self.directory.path().join("store").join(directory)).unwrap() {

@@ -153,9 +153,11 @@ impl Registry {
 impl Growing {
     async fn open(path: &Path, size: u64, what: String) -> Result<Self, RegistryError> {
         let path = path.to_owned();
-        let opened = path.clone();
-        let hashed = tokio::task::spawn_blocking(move || hash_beginning(&opened, size)).await;
         let failed = |source| RegistryError::File { action: "write", path: path.clone(), source };
+        // Made here and not by a thread, which would still make it after the fetch was given up.
+        let mut options = std::fs::File::options();
+        let file = options.create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
+        let hashed = tokio::task::spawn_blocking(move || hash_beginning(file, size)).await;
         let (file, hasher, length) = hashed.map_err(std::io::Error::other).and_then(|r| r).map_err(failed)?;
         let pure = length == 0;
         let file = BufWriter::with_capacity(BUFFER, File::from_std(file));
@@ -240,9 +242,8 @@ fn start(response: &Response) -> Option<u64> {
     range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
-/// Opens a file at its end, with the digest of what is in it. What is longer than it may be is no beginning.
-fn hash_beginning(path: &Path, most: u64) -> std::io::Result<(std::fs::File, Sha256, u64)> {
-    let mut file = std::fs::File::options().create(true).truncate(false).read(true).write(true).open(path)?;
+/// Goes to a file's end, with the digest of what is in it. What is longer than it may be is no beginning.
+fn hash_beginning(mut file: std::fs::File, most: u64) -> std::io::Result<(std::fs::File, Sha256, u64)> {
     let mut hasher = Sha256::new();
     if file.metadata()?.len() > most {
         file.set_len(0)?;
