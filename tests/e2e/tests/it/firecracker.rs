@@ -46,7 +46,6 @@ fn assert_has(log: &str, expected: &[&str]) {
 }
 
 #[tokio::test]
-#[ignore = "QEMU's firmware sometimes does not start the stand-in's machine: docs/firecracker.md, State"]
 async fn a_pipeline_runs_on_firecracker() {
     let Some(config) = on_firecracker(false) else { return };
     let scene = Scene::start(&config).await;
@@ -90,7 +89,6 @@ async fn a_pipeline_runs_on_firecracker() {
 }
 
 #[tokio::test]
-#[ignore = "QEMU's firmware sometimes does not start the stand-in's machine: docs/firecracker.md, State"]
 async fn jobs_run_in_jails_with_memory_that_is_served() {
     let Some(config) = on_firecracker(true) else { return };
     let config = config.microvm("snapshot_memory = \"uffd\"\nballoon = true").vcpus(2);
@@ -121,7 +119,6 @@ fn halting_kernel() -> Vec<u8> {
 const CODE: usize = 0x20_0000;
 
 #[tokio::test]
-#[ignore = "QEMU's firmware sometimes does not start the stand-in's machine: docs/firecracker.md, State"]
 async fn guests_that_do_not_come_up_are_explained() {
     let Some(config) = on_firecracker(false) else { return };
     let config = config.microvm("snapshots = false");
@@ -154,7 +151,6 @@ async fn guests_that_do_not_come_up_are_explained() {
 }
 
 #[tokio::test]
-#[ignore = "QEMU's firmware sometimes does not start the stand-in's machine: docs/firecracker.md, State"]
 async fn a_guest_on_firecracker_finds_what_is_public_only() {
     let Some(config) = on_firecracker(false) else { return };
     finds_what_is_public(config).await;

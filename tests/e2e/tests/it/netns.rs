@@ -295,7 +295,6 @@ async fn a_runner_without_any_right_has_networks_and_users_by_the_root_helper() 
 }
 
 #[tokio::test]
-#[ignore = "QEMU's firmware sometimes does not start the stand-in's machine: docs/firecracker.md, State"]
 async fn a_runner_without_any_right_has_jailed_guests_on_firecracker_by_the_root_helper() {
     if on_firecracker(true).is_none() {
         return;
