@@ -183,7 +183,7 @@ async fn booted() -> Result<(Memory, Duration)> {
     job(&scene, &project).await?;
     let spec = JobSpec::of(&project, ["echo it runs", "sleep 1000"]);
     let job = scene.server.enqueue(spec.variable(Variable::new("GIT_STRATEGY", "none"))).await;
-    job.wait_log_contains("\nit runs", JOB).await;
+    job.wait_log_contains("O it runs", JOB).await;
     let memory = machines(&scene)?.pop().context("the machine is gone")?;
     job.cancel();
     job.wait_finished(JOB).await;
