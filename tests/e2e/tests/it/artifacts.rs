@@ -8,7 +8,10 @@ use tart_test_gitlab::{Artifacts, Endpoint, Fault, JobHandle, JobSpec, JobState,
 
 /// What Info-ZIP makes of an archive.
 fn info_zip(program: &str, arguments: &[&str], archive: &Path) -> String {
-    let output = Command::new(program).args(arguments).arg(archive).output().expect("Info-ZIP is installed");
+    let mut command = Command::new(program);
+    // It writes names as this says.
+    command.env("LC_ALL", "C.UTF-8").args(arguments).arg(archive);
+    let output = command.output().expect("Info-ZIP is installed");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     text
