@@ -15,7 +15,7 @@ use tart_assets::{Lease, NewImage, PulledImage};
 use tart_oci::{Layer, LayerIndex, LayerSource};
 use tart_registry::{Auth, Resolved};
 use tokio::time::interval;
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     error::{Cause, ImageError},
@@ -32,8 +32,7 @@ struct Fetch<'a> {
     diff_id: &'a str,
     position: usize,
     progress: Arc<LayerProgress>,
-    stop: Arc<AtomicBool>,
-    storing: TaskTrackerToken,
+    work: &'a Work,
     log: &'a dyn ImageLog,
 }
 
@@ -172,8 +171,7 @@ impl Images {
                 diff_id,
                 position,
                 progress: progress.add(descriptor.digest().as_ref(), descriptor.size()),
-                stop: work.stop(),
-                storing: work.storing.token(),
+                work,
                 log: wanted.log,
             };
             fetches.push(self.indexed_layer(fetch));
@@ -193,7 +191,7 @@ impl Images {
     /// One layer with its headers.
     async fn indexed_layer(&self, fetch: Fetch<'_>) -> Result<(Layer, LayerIndex, Lease), ImageError> {
         let (path, lease) = self.layer(&fetch).await?;
-        let source = Arc::new(Interruptible { inner: path, stop: fetch.stop });
+        let source = Arc::new(Interruptible { inner: path, stop: fetch.work.stop() });
         let layer = Layer::new(source, fetch.descriptor, fetch.diff_id)?;
         let (indexed, limits, position) = (layer.clone(), self.settings.limits.clone(), fetch.position);
         let index = blocking(move || Ok(tart_oci::index(&indexed, position, &limits)?)).await?;
@@ -220,7 +218,7 @@ impl Images {
         let report = |bytes: u64| progress.set(bytes);
         self.registry.fetch_blob(by_digest, descriptor, &partial, auth, &report).await?;
         progress.finish();
-        let (store, storing) = (self.store.clone(), fetch.storing.clone());
+        let (store, storing) = (self.store.clone(), fetch.work.storing.token());
         let stored = blocking(move || {
             let path = store.add_layer(&digest)?;
             let lease = store.lease_file(&path)?.ok_or(ImageError::Interrupted)?;
